@@ -1,0 +1,74 @@
+# Everything starts here; `make` alone lists it. Needs Python 3.11 or later, git and make.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+RUN := $(PY) notebooks/run.py
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+MODEL ?= runs/demo
+WORKERS ?= 2
+export DICOM MODEL OUT NAME
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo smoke experiment predict lab test lint format hooks lock
+
+help:  ## List what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 12
+
+setup: $(READY)  ## Make .venv with the pinned packages (once; 2 to 3 minutes)
+
+demo: $(READY)  ## The whole chain on a synthetic cohort, without a GPU (about 20 minutes)
+	@$(RUN) batch notebooks/experiments/demo.yaml
+
+smoke: $(READY)  ## The same chain, tiny: does everything run?
+	@$(RUN) batch notebooks/experiments/smoke.yaml
+
+experiment: $(READY)  ## An experiment by name: make experiment NAME=rsna
+	@test -n "$$NAME" || { echo "which one? make experiment NAME=<one of:" \
+	  $(notdir $(basename $(wildcard notebooks/experiments/*.yaml)))">"; exit 1; }
+	@$(RUN) batch "notebooks/experiments/$$NAME.yaml"
+
+predict: $(READY)  ## A verdict on one study: make predict DICOM=<folder> MODEL=runs/demo
+	@$(RUN) predict --dicom "$$DICOM" --model "$$MODEL" --out "$$OUT"
+
+lab: $(READY)  ## JupyterLab with the notebooks, to run by hand
+	@cd notebooks && ../$(VENV)/bin/jupyter-lab $(LAB_OPTIONS)
+
+# One thread a worker: more would only queue for the same cores.
+test: $(READY)  ## All tests (WORKERS=2 at a time)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile $(TEST_OPTIONS)
+
+lint: $(READY)  ## ruff, and notebooks without outputs
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(if $(NOTEBOOKS),$(VENV)/bin/nbstripout --verify $(NOTEBOOKS))
+
+format: $(READY)  ## Bring code and notebooks into the form that lint asks for
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+	@$(if $(NOTEBOOKS),$(VENV)/bin/nbstripout $(NOTEBOOKS))
+
+hooks: $(READY)  ## Have git run lint's checks before each commit
+	@$(VENV)/bin/pre-commit install
+
+lock: $(READY)  ## Renew requirements.lock from what is installed
+	@head -2 requirements.lock > requirements.lock.new
+	@$(PY) -m pip freeze --exclude-editable >> requirements.lock.new
+	@mv requirements.lock.new requirements.lock
+
+# .ready is the last thing that a set-up writes: one that was cut off starts from nothing, one
+# whose requirements have changed is brought up to date.
+$(READY): requirements.txt requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or later is needed; '$(PYTHON)' is" "$$($(PYTHON) --version 2>&1)."; \
+	  echo "Name another one: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "Setting up $(VENV): 2 to 3 minutes, this once"
+	@test -f $@ || rm -rf $(VENV)
+	@rm -f $@
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-compile \
+	  -r requirements.txt -c requirements.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,1 @@
+"""From DICOM files (or nothing) to prepared studies."""

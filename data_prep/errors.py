@@ -1,0 +1,26 @@
+"""Errors of a study that cannot be read or segmented."""
+
+from pathlib import Path
+
+from pekit.errors import UserError
+
+
+class StudyError(UserError):
+    """A study that cannot be read.
+
+    Attributes:
+        reason: what is wrong, free of file names and patient tags, fit for a shared table.
+        where: the file or folder concerned; the message names it.
+    """
+
+    def __init__(self, reason: str, where: Path | None = None, way_out: str = ""):
+        self.reason, self.where, self.way_out = reason, where, way_out
+        message = f"{where}: {reason}" if where else reason
+        super().__init__(f"{message}; {way_out}" if way_out else message)
+
+    def __reduce__(self):
+        return StudyError, (self.reason, self.where, self.way_out)
+
+
+class SegmentationError(UserError):
+    """Lungs or heart were not found; the message says which and why."""

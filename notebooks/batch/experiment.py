@@ -1,0 +1,188 @@
+"""Read an experiment's YAML and check every name and value in it before anything runs.
+
+An experiment is one YAML file; its name is the file's, its stages' folders lie in runs/<name>/:
+
+    extends: demo.yaml              # optional: start from another file's stages
+    stages:
+      cohort:
+        notebook: 01_cohort.ipynb
+        params: {N_TRAIN: 400}      # values for the notebook's parameters cell
+      hop1:
+        notebook: 04_train_hop1.ipynb
+        needs: {STORE: prepare}     # parameter STORE receives the folder of the stage prepare
+        params: {EPOCHS: 8}
+      hop1_control:
+        like: hop1                  # notebook, needs and params of hop1, but for what follows
+        params: {EPOCHS: 16}
+
+Every notebook also receives RUN, the folder of its own stage. `needs: {MODEL: .}` passes the
+experiment's own folder, and `after: [evaluate]` makes a stage wait for another without a
+parameter. Folders are given relative to notebooks/, where the kernels run.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from batch.fingerprint import fingerprint
+from batch.notebook import NOTEBOOKS, ROOT
+from batch.parameters import check_parameters, nearest
+from pekit.errors import UserError
+
+DONE = "metrics.json"  # the last thing a stage writes
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One notebook with its values. `fingerprint` changes when anything that it depends on does."""
+
+    name: str
+    notebook: Path
+    after: tuple[str, ...]  # stages whose results it uses
+    params: dict[str, Any]  # all parameters that are passed, RUN and the folders among them
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Stages in an order in which they can run; `folder` holds one folder a stage."""
+
+    name: str
+    folder: Path
+    stages: dict[str, Stage]
+
+
+def read_experiment(path: Path) -> Experiment:
+    """Read and check an experiment.
+
+    Raises UserError for an unknown key, stage or parameter, a value of another type than the
+    notebook's default, a missing notebook, or stages that need each other in a circle.
+    """
+    stages = _merge_like(_load(path), path)
+    folder = ROOT / "runs" / path.stem
+    done: dict[str, Stage] = {}
+    for name in _in_order(stages, path):
+        where = f"{path.name}: stage {name}"
+        entry = stages[name]
+        notebook = NOTEBOOKS / str(entry.get("notebook"))
+        if "notebook" not in entry or not notebook.is_file():
+            raise UserError(f"{where}: no notebook {entry.get('notebook')!r} in notebooks/")
+        needs, given = entry["needs"], entry["params"]
+        twice = sorted((set(needs) | {"RUN"}) & set(given))
+        if twice:
+            raise UserError(f"{where}: {', '.join(twice)} is set by needs or RUN, not by params")
+        folders = {"RUN": name} | needs
+        passed = {key: f"../runs/{path.stem}/{value}" for key, value in folders.items()}
+        params = {key: value.removesuffix("/.") for key, value in passed.items()} | given
+        check_parameters(notebook, params, where)
+        after = tuple(_after(entry))
+        upstream = {other: done[other].fingerprint for other in after}
+        code = fingerprint(ROOT, notebook, params, upstream)
+        done[name] = Stage(name, notebook, after, params, code)
+    return Experiment(path.stem, folder, done)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which a key that occurs twice is an error: the second would silently win."""
+
+
+def _mapping_without_doubles(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    doubles = {str(key) for key in keys if keys.count(key) > 1}
+    if doubles:
+        line = node.start_mark.line + 1
+        raise yaml.YAMLError(f"line {line}: given twice: {', '.join(sorted(doubles))}")
+    return loader.construct_mapping(node, deep=True)
+
+
+_StrictLoader.add_constructor(
+    yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_doubles
+)
+
+
+def _load(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]]:
+    """The stages of a YAML file, merged into those of the file that it extends."""
+    if not path.is_file():
+        raise UserError(f"no experiment {path}; see notebooks/experiments/")
+    if path in seen:
+        raise UserError(f"{path.name}: extends itself, by {', '.join(p.name for p in seen)}")
+    try:
+        content = yaml.load(path.read_text(), Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path.name} is not valid YAML: {error}") from None
+    _check_keys(content, ("extends", "stages"), path.name)
+    stages = content.get("stages") or {}
+    _check_keys(stages, None, f"{path.name}: stages")
+    for name, entry in stages.items():
+        where = f"{path.name}: stage {name}"
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", str(name)) or name == "all":
+            raise UserError(f"{where}: a stage's name is of a-z, 0-9 and _, and not 'all'")
+        stages[name] = entry = {} if entry is None else entry
+        _check_keys(entry, ("notebook", "like", "needs", "after", "params"), where)
+        for key in ("needs", "params"):
+            _check_keys(entry.get(key) or {}, None, f"{where}: {key}")
+        if not isinstance(entry.get("after") or [], list):
+            raise UserError(f"{where}: after: expected a list of stages")
+    if "extends" not in content:
+        return stages
+    base = _load(path.parent / str(content["extends"]), (*seen, path))
+    return base | {name: _overlay(base.get(name, {}), entry) for name, entry in stages.items()}
+
+
+def _check_keys(content: Any, allowed: tuple[str, ...] | None, where: str) -> None:
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: expected `name: value` pairs, found {content!r}")
+    for key in content:
+        if allowed is not None and key not in allowed:
+            raise UserError(f"{where}: unknown key {key!r}; {nearest(str(key), allowed)}")
+
+
+def _overlay(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = base | over
+    for key in ("needs", "params"):
+        merged[key] = (base.get(key) or {}) | (over.get(key) or {})
+    return merged
+
+
+def _after(entry: Mapping[str, Any]) -> list[str]:
+    """Stages that must be done before this one."""
+    needed = [stage for stage in entry["needs"].values() if stage != "."]
+    return sorted({*map(str, needed), *map(str, entry.get("after") or [])})
+
+
+def _merge_like(stages: dict[str, dict[str, Any]], path: Path) -> dict[str, dict[str, Any]]:
+    """Replace `like` by what the named stage says."""
+    merged = {}
+    for name, entry in stages.items():
+        if "like" in entry:
+            model = stages.get(entry["like"])
+            where = f"{path.name}: stage {name}: like: {entry['like']}"
+            if model is None:
+                raise UserError(f"{where}: no such stage; {nearest(str(entry['like']), stages)}")
+            if "like" in model:
+                raise UserError(f"{where}: that stage is itself like another; name that one")
+            entry = _overlay(model, {key: entry[key] for key in entry if key != "like"})
+        merged[name] = _overlay({}, entry)
+    return merged
+
+
+def _in_order(stages: Mapping[str, dict[str, Any]], path: Path) -> list[str]:
+    """Stage names, each after those whose results it uses."""
+    for name, entry in stages.items():
+        for need in _after(entry):
+            if need not in stages:
+                where = f"{path.name}: stage {name}"
+                raise UserError(f"{where}: needs {need!r}, no such stage; {nearest(need, stages)}")
+    order: list[str] = []
+    waiting = list(stages)
+    while waiting:
+        ready = [name for name in waiting if set(_after(stages[name])) <= set(order)]
+        if not ready:
+            raise UserError(f"{path.name}: these stages need each other: {', '.join(waiting)}")
+        order.append(ready[0])
+        waiting.remove(ready[0])
+    return order

@@ -1,0 +1,134 @@
+"""Run one notebook by papermill, strictly, so that what went wrong can be read."""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from batch.parameters import check_parameters
+from pekit.errors import UserError
+
+NOTEBOOKS = Path(__file__).resolve().parents[1]
+ROOT = NOTEBOOKS.parent
+
+
+def run_notebook(
+    notebook: Path,
+    out: Path,
+    params: Mapping[str, Any],
+    *,
+    cwd: Path = NOTEBOOKS,
+    name: str = "",
+    makes: Path | None = None,
+) -> None:
+    """Check the parameters, execute a notebook, and save it as `out` once all of it has run.
+
+    What the notebook prints is passed on line by line, behind `[name]`. `makes` is a file that
+    the notebook must have written. Raises UserError, with no traceback in it, for parameters that
+    do not fit and for a notebook that fails; that one lies beside `out` as <stem>.failed.ipynb.
+    """
+    name = name or notebook.stem
+    check_parameters(notebook, params, name)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    running, failed = (out.with_suffix(f".{state}.ipynb") for state in ("running", "failed"))
+    with locked(out.parent / ".lock", f"{shown(out.parent)} is in use by another run"):
+        for old in (out, running, failed):
+            old.unlink(missing_ok=True)
+        start = time.monotonic()
+        print(f"[{name}] {notebook.name} starts", flush=True)
+        try:
+            problem = _execute(notebook, running, params, cwd, name)
+        finally:  # whatever stopped it, what has been executed so far is kept
+            if running.exists():
+                _without_paths(running)
+                running.rename(failed)
+        if not problem and makes and not makes.exists():
+            problem = f"{notebook.name} has run without writing {shown(makes)}"
+        if problem:
+            raise UserError(f"[{name}] {problem}\n[{name}] kept for reading: {shown(failed)}")
+        failed.rename(out)
+        print(f"[{name}] done in {time.monotonic() - start:.0f} s: {shown(out)}", flush=True)
+
+
+def _execute(notebook: Path, out: Path, params: Mapping[str, Any], cwd: Path, name: str) -> str:
+    """Execute by papermill; what went wrong in one or two lines, or nothing."""
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this interpreter's kernel, not the user's
+    os.environ["PEKIT_BATCH"] = "1"  # lines of progress in place of bars
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    printed = _Prefixed(f"[{name}] ")
+    try:
+        papermill.execute_notebook(
+            str(notebook.resolve()),
+            str(out.resolve()),
+            dict(params),
+            cwd=str(cwd),
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            stdout_file=printed,
+            start_timeout=300,
+            extra_arguments=["--log-level=ERROR"],  # spares each run a warning about local TCP
+        )
+    except papermill.PapermillExecutionError as error:
+        text = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
+        return f"{notebook.name} failed in cell [{error.exec_count}]: {text.strip()}"
+    except DeadKernelError:
+        return f"{notebook.name}: its kernel died; most often the machine ran out of memory"
+    except OSError as error:
+        return f"{error.filename or out}: {error.strerror or error}"
+    finally:
+        printed.end()
+    return ""
+
+
+def _without_paths(notebook: Path) -> None:
+    """Cut the paths that papermill notes down to file names: they name users and machines."""
+    try:
+        content = json.loads(notebook.read_text(encoding="utf-8"))
+    except ValueError:  # cut off when the disk was full: evidence all the same
+        return
+    noted = content["metadata"].get("papermill", {})
+    for key in noted.keys() & {"input_path", "output_path"}:
+        noted[key] = Path(noted[key]).name.replace(".running", "")
+    notebook.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+class _Prefixed:
+    """Passes text on to the terminal in whole lines, each behind a prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix, self.rest = prefix, ""
+
+    def write(self, text: str) -> None:
+        *lines, self.rest = (self.rest + text).replace("\r", "\n").split("\n")
+        for line in filter(str.strip, lines):
+            print(self.prefix + line, flush=True)
+
+    def flush(self) -> None:
+        """Lines are flushed as they come."""
+
+    def end(self) -> None:
+        self.write("\n")
+
+
+@contextlib.contextmanager
+def locked(path: Path, message: str) -> Iterator[int]:
+    """Hold a lock that the system releases when the process ends, however it ends."""
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{message} (lock: {shown(path)})") from None
+        yield file.fileno()
+
+
+def shown(path: Path) -> str:
+    """A path as one would type it in the project's folder."""
+    path = path.resolve()
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)

@@ -1,0 +1,96 @@
+"""What a notebook's parameters cell declares, and whether given values fit it.
+
+papermill itself only warns of an unknown name, so that a mistyped ablation runs as the baseline.
+"""
+
+import ast
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pekit.errors import UserError
+
+
+def read_cells(notebook: Path) -> list[dict[str, Any]]:
+    """The cells of a notebook, each `source` as one string. Raises UserError when it is none."""
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        return [cell | {"source": "".join(cell["source"])} for cell in cells]
+    except FileNotFoundError:
+        raise UserError(f"no notebook {notebook}") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{notebook} is not a Jupyter notebook (version 4 or later)") from None
+
+
+def read_parameters(notebook: Path) -> dict[str, Any]:
+    """Names and default values in the cell tagged `parameters`; only literals are allowed there."""
+    cells = [
+        cell
+        for cell in read_cells(notebook)
+        if "parameters" in cell.get("metadata", {}).get("tags", [])
+    ]
+    if len(cells) != 1:
+        raise UserError(
+            f"{notebook.name}: {len(cells)} cells are tagged 'parameters'; exactly one must be"
+        )
+    defaults = {}
+    for node in ast.parse(cells[0]["source"]).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        try:
+            (name,) = (target.id for target in targets)
+            defaults[name] = ast.literal_eval(node.value)
+        except (AttributeError, ValueError, TypeError):
+            raise UserError(
+                f"{notebook.name}: the parameters cell may hold lines of the form NAME = literal "
+                f"only, not {ast.unparse(node)!r}"
+            ) from None
+    return defaults
+
+
+def check_parameters(notebook: Path, params: Mapping[str, Any], where: str) -> None:
+    """Raise UserError, naming `where`, for a parameter that the notebook does not have or whose
+    value is of another type than the notebook's default. A default of None takes any value."""
+    defaults = read_parameters(notebook)
+    for name, value in params.items():
+        if name not in defaults:
+            raise UserError(
+                f"{where}: {notebook.name} has no parameter {name!r}; {nearest(name, defaults)}"
+            )
+        problem = _mismatch(value, defaults[name])
+        if problem:
+            raise UserError(f"{where}: parameter {name} of {notebook.name}: {problem}")
+
+
+def _mismatch(value: Any, default: Any) -> str:
+    """Why a value cannot stand in a default's place; empty when it can."""
+    if default is None:
+        return ""
+    if isinstance(default, float):
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+    elif isinstance(default, list | tuple):
+        fits = isinstance(value, list | tuple)
+    else:
+        fits = type(value) is type(default)
+    if not fits:
+        hint = ""
+        if isinstance(default, float) and isinstance(value, str) and re.match(r"[\d.+-]+e", value):
+            hint = "; YAML reads 1e-3 as text, write 1.0e-3"
+        return (
+            f"{value!r} is of type {type(value).__name__}, the default {default!r} is of type "
+            f"{type(default).__name__}{hint}"
+        )
+    if isinstance(default, list | tuple) and default:
+        return next(filter(None, (_mismatch(item, default[0]) for item in value)), "")
+    return ""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The names that a mistyped one may have meant, else all of them."""
+    lower = {known.lower(): known for known in names}
+    close = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)
+    if close:
+        return "did you mean " + " or ".join(lower[item] for item in close) + "?"
+    return "it has " + (", ".join(sorted(names)) or "none")

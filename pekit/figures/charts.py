@@ -1,0 +1,246 @@
+"""Charts of training, of votes over slices and studies, and of landmarks."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from sklearn.metrics import roc_curve
+
+from pekit.errors import UserError
+from pekit.figures.base import (
+    BLUE,
+    GREEN,
+    HOP_COLOURS,
+    ORANGE,
+    RED,
+    SKY,
+    TRUTH,
+    KitFigure,
+    check_columns,
+    grid_of_axes,
+    plain,
+)
+from pekit.metrics import ranking_metrics
+from pekit.store import LANDMARKS, SLICE_LABEL
+from pekit.voting import Vote, vote_study
+
+
+def loss_curves(log: pd.DataFrame) -> Figure:
+    """Training and validation loss, and the learning rate below them.
+
+    Args:
+        log: columns epoch, train_loss, validation_loss, lr, others ignored; several rows an
+            epoch with gaps, as Lightning's CSV logger writes them, are put together.
+
+    Raises:
+        UserError: a column missing, or no validation loss at all.
+    """
+    check_columns(log, ("epoch", "train_loss", "validation_loss", "lr"))
+    by_epoch = log.groupby("epoch")[["train_loss", "validation_loss", "lr"]].last()
+    if by_epoch.validation_loss.isna().all():
+        raise UserError("the log has no validation loss: was the training stopped in epoch 0?")
+    figure = KitFigure(figsize=(7, 4.2), layout="constrained")
+    loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    for name, colour in (("train", BLUE), ("validation", ORANGE)):
+        curve = by_epoch[f"{name}_loss"].dropna()
+        loss.plot(curve.index, curve, "o-", color=colour, markersize=3, label=name)
+    rate.plot(by_epoch.index, by_epoch.lr, "o-", color=GREEN, markersize=3)
+    rate.xaxis.set_major_locator(MaxNLocator(integer=True))
+    loss.set(ylabel="loss (nats)")
+    rate.set(ylabel="learning rate", xlabel="epoch", ylim=(0, None))
+    loss.legend(frameon=False)
+    plain(loss, rate)
+    return figure
+
+
+def slice_curves(
+    predictions: pd.DataFrame,
+    hops: Sequence[str] = ("hop1", "hop2"),
+    n: int = 4,
+    vote: Vote | Mapping[str, Vote] | None = None,
+) -> Figure:
+    """Slice probabilities of each hop along the patient, the truth shaded (figure 7).
+
+    Args:
+        predictions: a row a slice: StudyInstanceUID, z, a column for each hop, and
+            pe_present_on_image where known (-1 where not).
+        hops: columns to draw.
+        n: studies to draw: the first ones of the table.
+        vote: one for all hops or one a hop; its delta is drawn dashed, its verdict is named.
+
+    Raises:
+        UserError: a column missing, or no rows.
+    """
+    check_columns(predictions, ("StudyInstanceUID", "z", *hops))
+    studies = predictions.StudyInstanceUID.unique()[:n]
+    figure, axes = grid_of_axes(
+        len(studies), columns=2, width=4.6, height=2.1, sharex=False, layout="constrained"
+    )
+    colours = {hop: HOP_COLOURS[i % len(HOP_COLOURS)] for i, hop in enumerate(hops)}
+    votes = vote if isinstance(vote, Mapping) else dict.fromkeys(hops, vote)
+    for ax, study in zip(axes, studies, strict=True):
+        rows = predictions[predictions.StudyInstanceUID == study].sort_values("z")
+        title = str(study)
+        if SLICE_LABEL in rows and rows[SLICE_LABEL].isin((0, 1)).all():
+            ax.fill_between(rows.z, rows[SLICE_LABEL], step="mid", color=TRUTH, alpha=0.25, lw=0)
+            title += ": PE" if rows[SLICE_LABEL].any() else ": no PE"
+        for hop, colour in colours.items():
+            ax.plot(rows.z, rows[hop], color=colour, lw=1.4)
+            if votes.get(hop) is not None:
+                ax.axhline(votes[hop].delta, color=colour, ls="--", lw=0.8)
+                positive = vote_study(rows[hop].to_numpy(), votes[hop])
+                title += f", {hop} {'positive' if positive else 'negative'}"
+        ax.set_title(title, fontsize=9, loc="left")
+        ax.set(ylim=(-0.02, 1.02), xlim=(rows.z.min() - 0.5, rows.z.max() + 0.5))
+    handles = [Line2D([], [], color=colour, label=hop) for hop, colour in colours.items()]
+    handles.append(Patch(color=TRUTH, alpha=0.25, lw=0, label="slices with PE (truth)"))
+    if any(v is not None for v in votes.values()):
+        handles.append(Line2D([], [], color="grey", ls="--", lw=0.8, label="delta of the vote"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
+    figure.supxlabel("slice z (feet to head)", fontsize=9)
+    figure.supylabel("probability of PE", fontsize=9)
+    plain(*axes)
+    return figure
+
+
+def roc_curves(
+    scores: Mapping[str, tuple[np.ndarray, np.ndarray]], ci: bool = True, seed: int = 0
+) -> Figure:
+    """ROC curves with the AUROC, and its 95 % interval over resampled studies, in the legend.
+
+    Args:
+        scores: truth (0 or 1) and score in [0,1] of the studies, by name of the model.
+
+    Raises:
+        UserError: as `pekit.metrics.ranking_metrics`.
+    """
+    figure = KitFigure(figsize=(5, 5), layout="constrained")
+    ax = figure.subplots()
+    ax.plot([0, 1], [0, 1], color="grey", lw=0.8, ls=":")
+    for i, (name, (truth, score)) in enumerate(scores.items()):
+        auroc = ranking_metrics(truth, score, seed=seed).loc["AUROC"]
+        interval = f" ({auroc.low:.3f} to {auroc.high:.3f})" if ci else ""
+        false_alarms, found, _ = roc_curve(truth, score)
+        colour = HOP_COLOURS[i % len(HOP_COLOURS)]
+        label = f"{name}: AUROC {auroc.value:.3f}{interval}"
+        ax.plot(false_alarms, found, color=colour, ls="-" if i < 4 else "-.", label=label)
+    ax.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
+    ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    ax.legend(frameon=False, loc="lower right", fontsize=9)
+    plain(ax)
+    return figure
+
+
+def confusion_tables(tables: Mapping[str, np.ndarray]) -> Figure:
+    """Counts of studies [[TN, FP], [FN, TP]] by name, shaded by their share of the true class.
+
+    Raises:
+        UserError: a table that is not 2x2, or none.
+    """
+    for name, table in tables.items():
+        if np.shape(table) != (2, 2):
+            raise UserError(f"{name}: a confusion table is 2x2, not {np.shape(table)}")
+    figure, axes = grid_of_axes(len(tables), columns=4, width=2.6, height=2.7)
+    for ax, (name, counts) in zip(axes, tables.items(), strict=True):
+        counts = np.asarray(counts)
+        share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        for row, column in np.ndindex(2, 2):
+            text = f"{counts[row, column]}\n{share[row, column]:.1%}"
+            colour = "white" if share[row, column] > 0.5 else "black"
+            ax.text(column, row, text, ha="center", va="center", color=colour)
+        ax.set_xticks([0, 1], ["negative", "positive"])
+        ax.set_yticks([0, 1], ["no PE", "PE"])
+        ax.set_title(name, fontsize=10)
+    figure.supxlabel("verdict", fontsize=9)
+    figure.supylabel("truth", fontsize=9)
+    return figure
+
+
+def volume_ratio_histogram(ratios: np.ndarray | pd.Series) -> Figure:
+    """Volume of the crop as a share of the study's (figure 4).
+
+    Raises:
+        UserError: no ratios, or one that is NaN or outside [0,1].
+    """
+    values = np.asarray(ratios, dtype=np.float64)
+    if not len(values) or not ((values >= 0) & (values <= 1)).all():
+        raise UserError("volume ratios must be in [0,1], at least one: leave failed studies out")
+    figure = KitFigure(figsize=(6, 3.2), layout="constrained")
+    ax = figure.subplots()
+    ax.hist(100 * values, bins=np.arange(0, 102.5, 2.5), color=BLUE, edgecolor="white", lw=0.4)
+    mean = 100 * values.mean()
+    ax.axvline(mean, color=RED, ls="--", label=f"mean {mean:.0f} %, {len(values)} studies")
+    ax.set(xlabel="volume of the crop (% of the study)", ylabel="studies", xlim=(0, 100))
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(frameon=False)
+    plain(ax)
+    return figure
+
+
+def landmark_presence(table: pd.DataFrame) -> Figure:
+    """Share of the studies in which each landmark was found (figure 6).
+
+    Args:
+        table: the landmarks table: StudyInstanceUID, name, present.
+
+    Raises:
+        UserError: a column missing, no rows, or an unknown landmark.
+    """
+    check_columns(table, ("StudyInstanceUID", "name", "present"))
+    names = _known_landmarks(table)
+    found = table[table.present].groupby("name").StudyInstanceUID.nunique()
+    share = 100 * found.reindex(names, fill_value=0) / table.StudyInstanceUID.nunique()
+    figure, ax = _landmark_rows(names)
+    ax.barh(names, share, color=BLUE)
+    ax.bar_label(ax.containers[0], fmt="%.0f", padding=2, fontsize=8)
+    ax.set(xlabel="studies with the landmark (%)", xlim=(0, 106))
+    return figure
+
+
+def landmark_errors(table: pd.DataFrame) -> Figure:
+    """Distance between predicted and true landmarks: each one, the quartiles and the median.
+
+    Args:
+        table: a row a landmark and study or slice: name, error_mm.
+
+    Raises:
+        UserError: a column missing, no rows, NaN, or an unknown landmark.
+    """
+    check_columns(table, ("name", "error_mm"))
+    if table.error_mm.isna().any():
+        raise UserError("error_mm has NaN: leave out the landmarks that a study lacks")
+    names = _known_landmarks(table)
+    figure, ax = _landmark_rows(names)
+    low, middle, high = (
+        table.groupby("name").error_mm.quantile(q)[names] for q in (0.25, 0.5, 0.75)
+    )
+    ax.plot(table.error_mm, table.name.map(names.index), ".", color=SKY, ms=3, alpha=0.5, zorder=1)
+    ax.hlines(range(len(names)), low, high, color=BLUE, lw=5, label="quartiles", zorder=2)
+    ax.plot(middle, range(len(names)), "o", color="white", mec=BLUE, ms=5, label="median")
+    ax.set(xlabel="distance to the true landmark (mm)", xlim=(0, None))
+    ax.set_title(f"median of all {table.error_mm.median():.1f} mm", fontsize=10)
+    ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _landmark_rows(names: list[str]) -> tuple[Figure, Axes]:
+    figure = KitFigure(figsize=(7, 0.24 * len(names) + 1.1), layout="constrained")
+    ax = figure.subplots()
+    ax.set_yticks(range(len(names)), names, fontsize=8)
+    ax.invert_yaxis()
+    plain(ax)
+    return figure, ax
+
+
+def _known_landmarks(table: pd.DataFrame) -> list[str]:
+    """Landmarks of the table, in the paper's order."""
+    unknown = sorted(set(table.name) - set(LANDMARKS))
+    if unknown:
+        raise UserError(f"landmark {unknown[0]!r} is none of the paper's 20")
+    return [name for name in LANDMARKS if name in set(table.name)]

@@ -1,0 +1,128 @@
+"""Slice probabilities of prepared studies: one row a slice, one column a hop.
+
+table = predict_studies(to_best_device(net), store, studies, card.image_size)
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pekit.dataset import resize_slices
+from pekit.errors import UserError
+from pekit.hop import HopNet
+from pekit.store import SLICE_LABEL, UIDS, Store
+from pekit.windows import SLICES
+
+
+def to_best_device(net: HopNet) -> HopNet:
+    """`net` on the GPU where torch sees one, in the memory layout that convolutions like."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return net.to(device, memory_format=torch.channels_last)
+
+
+def volume_stacks(planes: np.ndarray) -> np.ndarray:
+    """All stacks of a volume: `(Z, H, W)` -> `(Z, 3, H, W)`, ends repeated."""
+    half = SLICES // 2
+    padded = np.pad(planes, ((half, half), (0, 0), (0, 0)), mode="edge")
+    return np.stack([padded[k : k + len(planes)] for k in range(SLICES)], axis=1)
+
+
+@torch.inference_mode()
+def predict_volume(
+    net: HopNet, hu: np.ndarray, image_size: int, batch_size: int = 32, stride: int = 1
+) -> np.ndarray:
+    """PE probability of each slice of a cropped volume.
+
+    Args:
+        net: the network, on the device to use.
+        hu: `(Z, Y, X)` int16 HU.
+        image_size: side of the square image that the network was trained on, pixels.
+        stride: predict every `stride`-th slice; the ones between repeat it.
+
+    Returns:
+        `(Z, K)` float32, one column a hop.
+
+    Raises:
+        UserError: a probability is not finite.
+    """
+    net.eval()
+    device = next(net.parameters()).device
+    stacks = volume_stacks(resize_slices(hu, image_size))[::stride]
+    parts: list[Tensor] = []
+    for start in range(0, len(stacks), batch_size):
+        batch = torch.from_numpy(stacks[start : start + batch_size]).to(device)
+        batch = batch.to(memory_format=torch.channels_last)
+        parts.append(net(batch).float().softmax(2)[..., 1].cpu())
+    probability = torch.cat(parts).numpy().repeat(stride, axis=0)[: len(hu)]
+    if not np.isfinite(probability).all():
+        raise UserError("the network gives probabilities that are not finite: train it again")
+    return probability
+
+
+def whole_study(inside: np.ndarray, z0: int, n_slices: int) -> np.ndarray:
+    """Probabilities `(n_slices, K)` of a whole study; outside the crop box, from `z0` on, 0."""
+    whole = np.zeros((n_slices, inside.shape[1]), dtype=np.float32)
+    whole[z0 : z0 + len(inside)] = inside
+    return whole
+
+
+def predict_studies(
+    net: HopNet,
+    store: Store,
+    studies: Iterable[str],
+    image_size: int,
+    batch_size: int = 32,
+    stride: int = 1,
+    progress: Callable[..., Iterable] | None = None,
+) -> pd.DataFrame:
+    """Predictions of every slice of `studies`; slices outside the crop box get probability 0.
+
+    `progress(iterable, total=, desc=)`, e.g. tqdm, shows how far it is.
+
+    Returns:
+        UIDs, z, label (where known), hop1, hop2, ...
+
+    Raises:
+        UserError: a study is unknown to the store or was excluded.
+    """
+    boxes = store.studies.set_index("StudyInstanceUID")
+    groups = dict(tuple(store.slices.groupby("StudyInstanceUID")))
+    tables = []
+    studies = list(studies)
+    volumes = _read_ahead(store, studies, boxes)
+    if progress:
+        volumes = progress(volumes, total=len(studies), desc="studies")
+    for study, hu in volumes:
+        slices = groups[study].sort_values("z")
+        inside = predict_volume(net, hu, image_size, batch_size, stride)
+        table = slices[[*UIDS, "z", *([SLICE_LABEL] if SLICE_LABEL in slices else [])]].copy()
+        whole = whole_study(inside, int(boxes.loc[study, "box_z0"]), len(slices))
+        table[[f"hop{k + 1}" for k in range(net.hops)]] = whole
+        tables.append(table)
+    if not tables:
+        raise UserError("no study to predict: the list is empty")
+    return pd.concat(tables, ignore_index=True)
+
+
+def _read_ahead(
+    store: Store, studies: Iterable[str], boxes: pd.DataFrame
+) -> Iterator[tuple[str, np.ndarray]]:
+    # Reading the next volume hides behind the network's work on this one.
+    def read(study: str) -> np.ndarray:
+        if study not in boxes.index or boxes.loc[study, "verdict"] == "excluded":
+            raise UserError(f"study {study} is not prepared in {store.root}: it has no prediction")
+        return store.read_volume(study)
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = None
+        for study in studies:
+            coming = (study, pool.submit(read, study))
+            if waiting:
+                yield waiting[0], waiting[1].result()
+            waiting = coming
+        if waiting:
+            yield waiting[0], waiting[1].result()

@@ -1,0 +1,252 @@
+"""The study's verdict by a vote of its slices, and the exact search for the best vote.
+
+Equation 1: a study is positive if at least `mu` of its slices have a probability above `delta`.
+That is the same as its mu-th largest probability being above `delta`, so for each mu the studies
+have one score each, every delta is a cut in their order, and one sort a mu tries them all
+(equation 2).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pekit.errors import UserError
+from pekit.store import SLICE_LABEL
+
+
+@dataclass(frozen=True)
+class Vote:
+    """The two thresholds of equation 1.
+
+    Args:
+        mu: slices that must be above `delta`, at least 1.
+        delta: probability that a slice must exceed, in [0,1].
+
+    Raises:
+        UserError: a threshold out of its range.
+    """
+
+    mu: int
+    delta: float
+
+    def __post_init__(self):
+        if not isinstance(self.mu, int | np.integer) or self.mu < 1:
+            raise UserError(f"mu={self.mu}: the vote needs a whole number of slices, at least 1")
+        if not 0 <= self.delta <= 1:
+            raise UserError(f"delta={self.delta}: the vote needs a probability in [0,1]")
+
+
+@dataclass(frozen=True)
+class _Cuts:
+    """Counts of each cut, and the studies' totals of each class."""
+
+    tp: np.ndarray
+    fp: np.ndarray
+    positives: int
+    negatives: int
+
+
+# Each value is one division of whole numbers, so that equal values are equal as floats: ties are
+# ties, and the rule for them holds.
+CRITERIA: dict[str, Callable[[_Cuts], np.ndarray]] = {
+    "f1": lambda c: 2 * c.tp / (c.tp + c.fp + c.positives),
+    "youden": lambda c: (c.tp * c.negatives - c.fp * c.positives) / (c.positives * c.negatives),
+}
+
+
+def probs_by_study(predictions: pd.DataFrame, hop: str) -> dict[str, np.ndarray]:
+    """Slice probabilities of each study, in z order, out of a predictions table.
+
+    Args:
+        predictions: a row a slice, with StudyInstanceUID, z and a column for each hop.
+        hop: the column to take, such as "hop2".
+
+    Raises:
+        UserError: no such column, no rows, or a slice that occurs twice.
+    """
+    _require(predictions, ("StudyInstanceUID", "z", hop))
+    if predictions.duplicated(["StudyInstanceUID", "z"]).any():
+        twice = predictions[predictions.duplicated(["StudyInstanceUID", "z"])].iloc[0]
+        raise UserError(
+            f"study {twice.StudyInstanceUID}: slice z={twice.z} is predicted twice; "
+            "predict this study again"
+        )
+    ordered = predictions.sort_values(["StudyInstanceUID", "z"])
+    return {study: group.to_numpy() for study, group in ordered.groupby("StudyInstanceUID")[hop]}
+
+
+def study_truth(predictions: pd.DataFrame) -> pd.Series:
+    """Whether each study of a predictions table has a positive slice, by StudyInstanceUID.
+
+    Raises:
+        UserError: no label column, or a slice without a label.
+    """
+    _require(predictions, ("StudyInstanceUID", SLICE_LABEL))
+    unknown = predictions.loc[~predictions[SLICE_LABEL].isin((0, 1)), "StudyInstanceUID"]
+    if len(unknown):
+        raise UserError(
+            f"study {unknown.iloc[0]} has slices without a label in {SLICE_LABEL}: "
+            "only labelled studies have a truth"
+        )
+    return predictions.groupby("StudyInstanceUID")[SLICE_LABEL].max().astype(bool)
+
+
+def vote_study(probs: np.ndarray, vote: Vote) -> bool:
+    """Equation 1: whether at least mu of the slice probabilities `(Z,)` are above delta.
+
+    Raises:
+        UserError: no slices, or a probability that is NaN or outside [0,1].
+    """
+    # In float64: NumPy would round delta to the type of a float32 array, past a close probability.
+    values, _ = _checked({"given": probs})
+    return bool(np.count_nonzero(values > vote.delta) >= vote.mu)
+
+
+def study_scores(probs: Mapping[str, np.ndarray], mu: int) -> pd.Series:
+    """The mu-th largest slice probability of each study, 0 for a study of fewer than mu slices.
+
+    `study_scores(probs, vote.mu) > vote.delta` is the vote of equation 1.
+
+    Args:
+        probs: slice probabilities `(Z,)` of each study.
+        mu: slices of the vote, at least 1.
+
+    Returns:
+        Scores in [0,1] by StudyInstanceUID, in the order of `probs`.
+
+    Raises:
+        UserError: no studies, or a bad probability (study named), or mu below 1.
+    """
+    mu = Vote(mu, 0.0).mu
+    values, lengths = _checked(probs)
+    ranked = _ranked(values, lengths, max(mu, int(lengths.max())))
+    index = pd.Index(list(probs), name="StudyInstanceUID")
+    return pd.Series(ranked[mu - 1].copy(), index=index, name="score")
+
+
+def study_verdicts(probs: Mapping[str, np.ndarray], vote: Vote) -> pd.Series:
+    """The vote of equation 1 for each study: bool by StudyInstanceUID, in the order of `probs`."""
+    return (study_scores(probs, vote.mu) > vote.delta).rename("verdict")
+
+
+def best_vote(
+    probs: Mapping[str, np.ndarray],
+    truth: Mapping[str, bool] | pd.Series,
+    criterion: str = "f1",
+    max_mu: int | None = None,
+) -> Vote:
+    """Equation 2: the vote that maximises a criterion over the studies, found exactly.
+
+    Every delta between the same two scores gives the same verdicts, so delta is put in the middle
+    of that gap. Of several best votes the one with the smallest mu is taken, as the one that the
+    shortest clot can pass; then the widest gap, which new scores are least likely to cross; then
+    the largest delta.
+
+    Args:
+        probs: slice probabilities `(Z,)` of each study.
+        truth: whether each study has PE, for the same studies in any order.
+        criterion: "f1" (the paper's) or "youden" (sensitivity + specificity - 1).
+        max_mu: largest mu to try; the longest study's number of slices by default.
+
+    Raises:
+        UserError: no studies, a bad probability (study named), other studies in `truth`, one
+            class only, or an unknown criterion.
+    """
+    if criterion not in CRITERIA:
+        raise UserError(f"criterion {criterion!r} is unknown: choose {' or '.join(CRITERIA)}")
+    values, lengths = _checked(probs)
+    positive = _matching_truth(probs, truth)
+    longest = int(lengths.max())
+    depth = longest if max_mu is None else min(Vote(max_mu, 0.0).mu, longest)
+
+    best = (-np.inf, 0.0, 0)
+    for mu, scores in enumerate(_ranked(values, lengths, longest)[:depth], start=1):
+        value, delta = _best_cut(scores, positive, CRITERIA[criterion])
+        if value > best[0]:
+            best = (value, delta, mu)
+    return Vote(mu=best[2], delta=best[1])
+
+
+def _best_cut(
+    scores: np.ndarray, positive: np.ndarray, criterion: Callable[[_Cuts], np.ndarray]
+) -> tuple[float, float]:
+    """Best criterion and its delta for one score a study; cut k calls the k highest positive."""
+    order = np.argsort(-scores)
+    # Delta lies in [0,1]: the ends of the scale are the neighbours of the first and last cut.
+    bounds = np.concatenate([[1.0], scores[order], [0.0]])
+    upper, lower = bounds[:-1], bounds[1:]
+    gaps = upper - lower
+    tp = np.concatenate([[0], np.cumsum(positive[order])])
+    cuts = _Cuts(tp, np.arange(len(tp)) - tp, int(tp[-1]), len(positive) - int(tp[-1]))
+    values = criterion(cuts)
+    values[1:][gaps[1:] <= 0] = -np.inf  # equal scores cannot be told apart by a delta
+    best = np.flatnonzero(values == values.max())
+    k = best[np.argmax(gaps[best])]  # the first of equal gaps has the largest delta
+    middle = lower[k] + gaps[k] / 2
+    # Between neighbouring floats the middle rounds to an end; the lower one is inside the gap.
+    delta = middle if k == 0 or middle < upper[k] else lower[k]
+    return float(values[k]), float(delta)
+
+
+def _checked(probs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """All probabilities in one float64 array and the number of each study's slices."""
+    if not len(probs):
+        raise UserError("no studies to vote on: the predictions are empty")
+    arrays = [np.asarray(values, dtype=np.float64) for values in probs.values()]
+    for study, values in zip(probs, arrays, strict=True):
+        if values.ndim != 1 or not len(values):
+            raise UserError(
+                f"study {study}: expected probabilities of shape (Z,), Z >= 1, got {values.shape}"
+            )
+    joined = np.concatenate(arrays)
+    lengths = np.array([len(values) for values in arrays])
+    bad = ~((joined >= 0) & (joined <= 1))  # NaN compares false
+    if bad.any():
+        first = int(np.argmax(bad))
+        study = list(probs)[int(np.searchsorted(np.cumsum(lengths), first, side="right"))]
+        raise UserError(
+            f"study {study}: slice probability {joined[first]} is not in [0,1]; "
+            "predict this study again"
+        )
+    return joined, lengths
+
+
+def _ranked(values: np.ndarray, lengths: np.ndarray, depth: int) -> np.ndarray:
+    """Probabilities by rank: (depth, studies), the largest of each study first, padded with 0."""
+    table = np.zeros((len(lengths), depth))
+    table[np.arange(depth) < lengths[:, None]] = values
+    table.sort(axis=1)
+    return np.ascontiguousarray(table[:, ::-1].T)
+
+
+def _matching_truth(
+    probs: Mapping[str, np.ndarray], truth: Mapping[str, bool] | pd.Series
+) -> np.ndarray:
+    """Truth as bool in the order of `probs`."""
+    labels = dict(truth.items())
+    differing = sorted(set(labels) ^ set(probs), key=str)
+    if differing or len(labels) != len(truth):
+        raise UserError(
+            f"predictions and truth are of other studies (first difference: {differing[:1]}): "
+            "give both for the same studies, each once"
+        )
+    bad = [study for study, label in labels.items() if label not in (0, 1)]
+    if bad:
+        raise UserError(f"study {bad[0]}: truth {labels[bad[0]]!r} is neither 0 nor 1")
+    positive = np.array([bool(labels[study]) for study in probs])
+    if positive.all() or not positive.any():
+        kind = "positive" if positive.all() else "negative"
+        raise UserError(
+            f"all {len(positive)} studies are {kind}: choosing a vote needs both classes"
+        )
+    return positive
+
+
+def _require(table: pd.DataFrame, columns: tuple[str, ...]) -> None:
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise UserError(f"the predictions lack {', '.join(missing)}: they have {list(table)}")
+    if table.empty:
+        raise UserError("the predictions are empty: predict some studies first")

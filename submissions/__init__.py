@@ -1,0 +1,1 @@
+"""The RSNA-STR competition: official metric, consistency rules and the submission file."""

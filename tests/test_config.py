@@ -1,0 +1,37 @@
+import pytest
+
+from pekit.config import AugmentSettings, TrainSettings
+from pekit.errors import UserError
+
+
+def test_defaults_are_the_papers():
+    s = TrainSettings()
+    assert (s.image_size, s.optimizer, s.lr, s.warmup_steps, s.epochs) == (
+        576,
+        "lars",
+        0.003,
+        1000,
+        10,
+    )
+    a = s.augment
+    assert (a.contrast, a.shift, a.scale, a.rotate_deg) == (0.2, 0.2, 0.2, 45.0)
+    assert (a.cutout_holes, a.cutout_size) == (2, 0.4)
+
+
+def test_unknown_name_offers_near_ones():
+    with pytest.raises(UserError, match=r"no setting 'batchsize' \(do you mean batch_size"):
+        TrainSettings(batchsize=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("epochs", 0), ("lr", -1.0), ("optimizer", "adam"), ("epochs", "three"), ("image_size", 8)],
+)
+def test_bad_value_names_the_field(name, value):
+    with pytest.raises(UserError, match=f"{name} = {value!r}"):
+        TrainSettings(**{name: value})
+
+
+def test_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        AugmentSettings().contrast = 0.5

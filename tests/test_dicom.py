@@ -1,0 +1,286 @@
+"""A folder of DICOM files becomes one volume in HU and LPS axes, or an error names the file."""
+
+import pickle
+from pathlib import Path
+
+import gdcm
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGLosslessSV1,
+    MediaStorageDirectoryStorage,
+)
+
+from data_prep.dicom import StudyError, read_headers, read_series
+
+SHAPE = (5, 8, 12)
+STUDY, SERIES = "0003b3d648eb", "d2b2960c2bbf"
+
+
+def stored_pixels() -> np.ndarray:
+    """(Z, Y, X) int16 with every value different."""
+    return np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
+
+
+def write_slice(path: Path, pixels: np.ndarray, z_mm: float, syntax=ExplicitVRLittleEndian, **tags):
+    """One CT slice; `tags` replace or, where None, remove attributes."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian if syntax == JPEGLosslessSV1 else syntax
+    meta.MediaStorageSOPClassUID = CTImageStorage
+    meta.MediaStorageSOPInstanceUID = f"1.2.3.{round(z_mm * 10) + 5000}"
+    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    values = {
+        "SOPClassUID": CTImageStorage,
+        "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
+        "StudyInstanceUID": STUDY,
+        "SeriesInstanceUID": SERIES,
+        "Modality": "CT",
+        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+        "PhotometricInterpretation": "MONOCHROME2",
+        "SamplesPerPixel": 1,
+        "Rows": pixels.shape[0],
+        "Columns": pixels.shape[1],
+        "BitsAllocated": 16,
+        "BitsStored": 16,
+        "HighBit": 15,
+        "PixelRepresentation": 1,
+        "PixelSpacing": [0.5, 0.7],
+        "ImagePositionPatient": [-100.0, -200.0, z_mm],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        "RescaleSlope": 1,
+        "RescaleIntercept": -1000,
+        "PixelData": pixels.astype("<i2").tobytes(),
+    }
+    with pydicom.config.disable_value_validation():
+        for name, value in (values | tags).items():
+            if value is not None:
+                setattr(dataset, name, value)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dataset.save_as(path)
+    if syntax == JPEGLosslessSV1:
+        compress(path)
+
+
+def compress(path: Path):
+    """Rewrite a file as JPEG Lossless."""
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(path))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    writer.SetFileName(str(path))
+    assert writer.Write()
+
+
+def write_series(folder: Path, positions=(0.0, 2.5, 5.0, 7.5, 10.0), **tags) -> list[Path]:
+    """A series whose file names run against its z order, in two subfolders."""
+    paths = []
+    for i, (pixels, z_mm) in enumerate(zip(stored_pixels(), positions, strict=True)):
+        paths.append(folder / f"part{i % 2}" / f"{9 - i}.dcm")
+        write_slice(paths[-1], pixels, z_mm, **tags)
+    return paths
+
+
+@pytest.mark.parametrize(
+    "syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGLosslessSV1]
+)
+def test_pixels_are_hu_sorted_by_position(tmp_path, syntax):
+    write_series(tmp_path, syntax=syntax)
+    volume = read_series(tmp_path)
+    assert volume.hu.dtype == np.int16
+    np.testing.assert_array_equal(volume.hu, stored_pixels() - 1000)
+    assert volume.spacing_mm == pytest.approx((2.5, 0.5, 0.7))
+    assert volume.origin_mm == (0.0, -200.0, -100.0)
+    assert (volume.study_uid, volume.series_uid) == (STUDY, SERIES)
+    assert volume.sop_uids == tuple(f"1.2.3.{5000 + 25 * z}" for z in range(5))
+    assert (volume.notes, volume.missing_slices, volume.flipped) == ((), 0, False)
+
+
+def test_rescale_is_applied_per_slice_and_padding_becomes_air(tmp_path):
+    pixels = np.full((4, 4), 100, np.int16)
+    pixels[0, 0] = -2000
+    write_slice(tmp_path / "a.dcm", pixels, 0.0, RescaleSlope=2, RescaleIntercept=-50)
+    write_slice(tmp_path / "b.dcm", pixels, 1.0, RescaleSlope="0.5", RescaleIntercept="10.4")
+    hu = read_series(tmp_path).hu
+    assert hu[0, 1, 1] == 150
+    assert hu[1, 1, 1] == 60
+    assert hu[0, 0, 0] == -1024
+    assert hu[1, 0, 0] == -990
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+def test_padding_value_is_used_unless_it_would_erase_tissue(tmp_path, syntax):
+    pixels = np.full((4, 4), 1040, np.int16)
+    pixels[0, 0] = 8000
+    write_slice(tmp_path / "a.dcm", pixels, 0.0, syntax, PixelPaddingValue=8000)
+    write_slice(tmp_path / "b.dcm", pixels, 1.0, syntax, PixelPaddingValue=1040)
+    volume = read_series(tmp_path)
+    assert volume.hu[0, 0, 0] == -1024
+    assert volume.hu[:, 1, 1].tolist() == [40, 40]
+    assert any("1040" in note for note in volume.notes)
+
+
+def test_orientation_is_brought_to_lps(tmp_path):
+    write_series(tmp_path, ImageOrientationPatient=[-1, 0, 0, 0, -1, 0])
+    volume = read_series(tmp_path)
+    np.testing.assert_array_equal(volume.hu, stored_pixels()[:, ::-1, ::-1] - 1000)
+    # The first stored pixel is now the last one, at the position in the file.
+    assert volume.origin_mm == pytest.approx((0.0, -200.0 - 7 * 0.5, -100.0 - 11 * 0.7))
+    assert volume.flipped
+
+
+def test_oblique_and_sagittal_slices_are_refused(tmp_path):
+    for cosines in ([1, 0, 0, 0, 0.966, -0.259], [0, 1, 0, 0, 0, -1]):
+        folder = tmp_path / str(cosines[1])
+        write_series(folder, ImageOrientationPatient=cosines)
+        with pytest.raises(StudyError, match="not axial"):
+            read_series(folder)
+
+
+def test_slices_shifted_sideways_and_studies_in_one_series_are_refused(tmp_path):
+    write_series(tmp_path / "shifted")
+    write_slice(
+        tmp_path / "shifted" / "last.dcm",
+        stored_pixels()[0],
+        12.5,
+        ImagePositionPatient=[-100.0, -150.0, 12.5],
+    )
+    with pytest.raises(StudyError, match="shifted sideways"):
+        read_series(tmp_path / "shifted")
+    write_series(tmp_path / "two")
+    write_slice(tmp_path / "two" / "last.dcm", stored_pixels()[0], 12.5, StudyInstanceUID="1.7")
+    with pytest.raises(StudyError, match="2 studies share one series"):
+        read_series(tmp_path / "two")
+
+
+def test_missing_slices_are_noted(tmp_path):
+    write_series(tmp_path, positions=(0.0, 2.5, 10.0, 12.5, 15.0))
+    volume = read_series(tmp_path)
+    assert volume.notes == ("gap of 2 slices after z=1",)
+    assert volume.missing_slices == 2
+    assert volume.spacing_mm[0] == pytest.approx(2.5)
+
+
+def test_uneven_distances_are_noted(tmp_path):
+    write_series(tmp_path, positions=(0.0, 2.5, 5.0, 6.5, 9.0))
+    assert read_series(tmp_path).notes == ("uneven slice distance, 1.50 to 2.50 mm",)
+
+
+def test_two_slices_at_one_position_are_refused(tmp_path):
+    paths = write_series(tmp_path, positions=(0.0, 2.5, 2.5, 5.0, 7.5))
+    with pytest.raises(StudyError, match="same SOPInstanceUID"):
+        read_series(tmp_path)
+    dataset = pydicom.dcmread(paths[2])
+    dataset.SOPInstanceUID = "1.2.3.4"
+    dataset.save_as(paths[2])
+    with pytest.raises(StudyError, match=r"one position \(2.5 mm\)"):
+        read_series(tmp_path)
+
+
+def test_mixed_series_are_listed_and_one_can_be_chosen(tmp_path):
+    write_series(tmp_path / "one")
+    write_series(tmp_path / "two", SeriesInstanceUID="1.9", RescaleIntercept=0)
+    with pytest.raises(StudyError, match=rf"choose one.*{SERIES} \(5 files, CT\), 1.9 \(5 files"):
+        read_series(tmp_path)
+    assert read_series(tmp_path, series="1.9").hu[0, 0, 5] == 5
+    with pytest.raises(StudyError, match=r"'1\.8' is none of"):
+        read_series(tmp_path, series="1.8")
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({"Modality": "MR"}, "modality is MR"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
+        ({"NumberOfFrames": 2}, "multi-frame"),
+        ({"PhotometricInterpretation": "RGB"}, "RGB"),
+        ({"RescaleSlope": None}, "RescaleSlope is missing"),
+        ({"RescaleSlope": 0}, "RescaleSlope is 0"),
+        ({"ImagePositionPatient": None}, "ImagePositionPatient is missing"),
+        ({"ImagePositionPatient": [1, 2]}, "does not hold 3 numbers"),
+        ({"PixelSpacing": [0, 1]}, "must be positive"),
+        ({"PixelData": None}, "cannot be decoded"),
+        ({"Rows": 80}, "unlike the first"),
+    ],
+)
+def test_other_images_are_refused_by_file_and_reason(tmp_path, tags, reason):
+    write_series(tmp_path, **(tags if "PixelSpacing" in tags else {}))
+    if "PixelSpacing" not in tags:
+        write_slice(tmp_path / "zz.dcm", stored_pixels()[0], 12.5, **tags)
+    with pytest.raises(StudyError, match=reason) as caught:
+        read_series(tmp_path)
+    assert str(caught.value.where) in str(caught.value)
+    assert caught.value.where.is_file()
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEGLosslessSV1])
+@pytest.mark.parametrize("part", [0.0, 0.2, 0.6, 0.9, 0.99])
+def test_truncated_file_is_an_error_that_names_it(tmp_path, syntax, part):
+    broken = write_series(tmp_path, syntax=syntax)[2]
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: int(len(whole) * part)])
+    with pytest.raises(StudyError, match=broken.name) as caught:
+        read_series(tmp_path)
+    # The reason may be shared, the file's name may not.
+    assert broken.name not in caught.value.reason
+    assert pickle.loads(pickle.dumps(caught.value)).reason == caught.value.reason
+
+
+def test_files_that_are_no_dicom(tmp_path):
+    with pytest.raises(StudyError, match=f"no DICOM file in {tmp_path}"):
+        read_series(tmp_path)
+    with pytest.raises(StudyError, match="absent: the folder cannot be read"):
+        read_series(tmp_path / "absent")
+    write_series(tmp_path)
+    (tmp_path / "mask.nrrd").write_text("NRRD")
+    (tmp_path / ".hidden").write_text("x")
+    assert read_series(tmp_path).notes == ("ignored 2 files that are not DICOM images",)
+    (tmp_path / "page.dcm").write_text("<html>" * 100)
+    with pytest.raises(StudyError, match=r"page.dcm: not a DICOM file"):
+        read_series(tmp_path)
+
+
+def test_dicomdir_is_passed_over(tmp_path):
+    write_series(tmp_path)
+    write_slice(tmp_path / "DICOMDIR", stored_pixels()[0], 99.0)
+    dataset = pydicom.dcmread(tmp_path / "DICOMDIR")
+    dataset.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    dataset.SOPClassUID = MediaStorageDirectoryStorage
+    dataset.save_as(tmp_path / "DICOMDIR")
+    assert len(read_series(tmp_path).hu) == 5
+
+
+def test_a_loop_of_links_ends(tmp_path):
+    write_series(tmp_path)
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert len(read_series(tmp_path).hu) == 5
+
+
+def test_headers_are_read_without_pixels(tmp_path):
+    paths = write_series(tmp_path)
+    paths[0].write_bytes(paths[0].read_bytes()[:-50])
+    headers = read_headers(tmp_path)
+    assert len(headers) == 5
+    assert set(headers["SeriesInstanceUID"]) == {SERIES}
+    assert set(headers["TransferSyntaxUID"]) == {ExplicitVRLittleEndian}
+    assert set(headers["Rows"]) == {"8"}
+
+
+def test_a_real_chest_ct(shared_data):
+    volume = read_series(shared_data / "chest_dicom")
+    assert volume.hu.shape == (79, 64, 64)
+    assert volume.spacing_mm == pytest.approx((3.98734, 4.171872, 4.171872), abs=1e-4)
+    assert volume.origin_mm == pytest.approx((-360.256, -264.414, -128.414))
+    # The head end comes last: bone of the shoulders, while the first slice shows the liver.
+    first = pydicom.dcmread(shared_data / "chest_dicom" / "IMG0001.dcm")
+    np.testing.assert_array_equal(volume.hu[0], first.pixel_array.clip(-1024))

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import torch
+from toy import BELOW, DEPTH, toy_store
+
+from pekit.dataset import StackDataset, training_samples
+from pekit.errors import UserError
+from pekit.hop import HopNet
+from pekit.model import Encoder
+from pekit.predict import predict_studies, predict_volume, volume_stacks
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    return toy_store(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(0)
+    return HopNet([Encoder("tf_efficientnet_lite0", init="package")]).add_hop().eval()
+
+
+def test_stacks_are_those_of_training(toy, net):
+    """Prediction resizes each slice once; the result is what the training data set gives."""
+    store, split = toy
+    study = split["StudyInstanceUID"].iloc[1]
+    dataset = StackDataset(store, training_samples(store, [study]), 32)
+    stacks = np.stack([dataset[i]["stack_hu"] for i in range(len(dataset))])
+    with torch.inference_mode():
+        expected = net(torch.from_numpy(stacks)).softmax(2)[..., 1].numpy()
+    actual = predict_volume(net, store.read_volume(study), 32, batch_size=4)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+def test_slices_outside_the_box_get_zero(toy, net):
+    store, split = toy
+    studies = split["StudyInstanceUID"].tolist()[:3]
+    table = predict_studies(net, store, studies, 32)
+    assert len(table) == 3 * (DEPTH + BELOW)
+    assert table["StudyInstanceUID"].unique().tolist() == studies
+    outside = table["z"] < BELOW
+    assert (table.loc[outside, ["hop1", "hop2"]] == 0).all(axis=None)
+    assert (table.loc[~outside, ["hop1", "hop2"]] > 0).all(axis=None)
+
+
+def test_stride_predicts_every_third_and_repeats(toy, net):
+    store, split = toy
+    hu = store.read_volume(split["StudyInstanceUID"].iloc[1])
+    every = predict_volume(net, hu, 32)
+    third = predict_volume(net, hu, 32, stride=3)
+    np.testing.assert_allclose(third, every[[0, 0, 0, 3, 3, 3, 6, 6, 6, 9]], atol=1e-5)
+
+
+def test_ends_are_repeated():
+    stacks = volume_stacks(np.arange(4)[:, None, None])
+    assert stacks[:, :, 0, 0].tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 3]]
+
+
+def test_unknown_study_and_bad_network_are_named(toy, net):
+    with pytest.raises(UserError, match="nobody is not prepared"):
+        predict_studies(net, toy[0], ["nobody"], 32)
+    with pytest.raises(UserError, match="list is empty"):
+        predict_studies(net, toy[0], [], 32)
+    broken = HopNet([Encoder("tf_efficientnet_lite0")])
+    with torch.no_grad():
+        broken.encoders[0].net.classifier.bias.fill_(float("nan"))
+    with pytest.raises(UserError, match="not finite"):
+        predict_studies(broken, toy[0], toy[1]["StudyInstanceUID"][:1], 32)
