@@ -14,7 +14,7 @@ import pandas as pd
 import pydicom
 from pydicom import Dataset
 from pydicom.config import disable_value_validation
-from pydicom.uid import MediaStorageDirectoryStorage
+from pydicom.uid import UID, MediaStorageDirectoryStorage
 
 from data_prep.dicom_geometry import read_geometry, read_numbers, slice_steps
 from data_prep.errors import StudyError
@@ -121,7 +121,7 @@ def read_series(folder: Path, series: str | None = None) -> Volume:
 def read_headers(folder: Path) -> pd.DataFrame:
     """Headers of the DICOM files in `folder`, no pixels read: a row a file, all values text.
 
-    Columns: file, TransferSyntaxUID, NumberOfFrames, ImageType and those of NEEDED.
+    Columns: file, TransferSyntaxUID, TransferSyntax (its name), NumberOfFrames, ImageType and those of NEEDED.
 
     Raises:
         StudyError: no DICOM there, or a file that is not DICOM.
@@ -131,7 +131,8 @@ def read_headers(folder: Path) -> pd.DataFrame:
         return pd.DataFrame(
             {
                 "file": str(file),
-                "TransferSyntaxUID": str(dataset.file_meta.get("TransferSyntaxUID", "")),
+                "TransferSyntaxUID": (syntax := str(dataset.file_meta.get("TransferSyntaxUID", ""))),
+                "TransferSyntax": UID(syntax).name,
                 **{n: _text(dataset, n) for n in ("NumberOfFrames", "ImageType", *NEEDED)},
             }
             for file, dataset in datasets

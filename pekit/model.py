@@ -55,6 +55,10 @@ class Encoder(nn.Module):
             self._load_image_weights(load_state_dict(init, weights_only=True))
         else:
             raise UserError(f"init '{init}' is neither random, timm, package nor a file of weights")
+        # timm draws classifiers from a range that suits 1000 classes: with two it starts far off.
+        head = self.net.get_classifier()
+        nn.init.normal_(head.weight, std=0.01)
+        nn.init.zeros_(head.bias)
         info = self.net.feature_info
         self.widths = (*(f["num_chs"] for f in info[:-1]), self.net.num_features)
         self.strides = tuple(f["reduction"] for f in info)

@@ -11,10 +11,9 @@ import pydicom
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLosslessSV1
 
+from data_prep.phantom import CohortConfig, PhantomConfig, make_phantom, read_truth, write_cohort
 from data_prep.phantom import study as cohort_study
-from data_prep.phantom.cohort import CohortConfig, read_truth, write_cohort
 from data_prep.phantom.files import HeaderStyle, draw_style, write_series
-from data_prep.phantom.phantom import PhantomConfig, make_phantom
 from pekit.errors import UserError
 from pekit.store import EXAM_LABELS, LANDMARKS
 

@@ -7,7 +7,7 @@ from data_prep.anatomy import segment
 from data_prep.dicom import read_series
 from data_prep.landmarks import from_masks, landmark_table, read_landmarks_csv, to_voxels
 from data_prep.masks import Masks
-from data_prep.phantom.phantom import PhantomConfig, make_phantom
+from data_prep.phantom import PhantomConfig, make_phantom
 from pekit.errors import UserError
 from pekit.store import LANDMARKS
 

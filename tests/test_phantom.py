@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from data_prep.phantom import Phantom, PhantomConfig, make_phantom
 from data_prep.phantom.body import LANDMARKS_MM, Contrast, paint_body
 from data_prep.phantom.disease import label_slices
-from data_prep.phantom.phantom import Phantom, PhantomConfig, make_phantom
 from data_prep.phantom.vessels import LEVELS, Grid, Painter, Tube, arterial_tree
 from pekit.store import EXAM_LABELS, LANDMARKS
 

@@ -9,7 +9,7 @@ from data_prep.dicom import read_series
 from data_prep.errors import SegmentationError
 from data_prep.hull import hull_and_box, volume_ratio
 from data_prep.masks import Masks
-from data_prep.phantom.phantom import PhantomConfig, make_phantom
+from data_prep.phantom import PhantomConfig, make_phantom
 
 SPACING = (5.0, 4.0, 4.0)
 

@@ -1,6 +1,6 @@
 """Healthy anatomy of the phantom: body, lungs, heart, bones, airways and vessels in HU.
 
-Shapes are given in template mm (see `phantom_vessels.Grid`): z to the head, y to the back, x to
+Shapes are given in template mm (see `vessels.Grid`): z to the head, y to the back, x to
 the patient's left, the carina's midline at x = 0.
 """
 
