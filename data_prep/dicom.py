@@ -121,7 +121,7 @@ def read_series(folder: Path, series: str | None = None) -> Volume:
 def read_headers(folder: Path) -> pd.DataFrame:
     """Headers of the DICOM files in `folder`, no pixels read: a row a file, all values text.
 
-    Columns: file, TransferSyntaxUID, TransferSyntax (its name), NumberOfFrames, ImageType and those of NEEDED.
+    Columns: file, TransferSyntax (by name), NumberOfFrames, ImageType and those of NEEDED.
 
     Raises:
         StudyError: no DICOM there, or a file that is not DICOM.
@@ -131,8 +131,7 @@ def read_headers(folder: Path) -> pd.DataFrame:
         return pd.DataFrame(
             {
                 "file": str(file),
-                "TransferSyntaxUID": (syntax := str(dataset.file_meta.get("TransferSyntaxUID", ""))),
-                "TransferSyntax": UID(syntax).name,
+                "TransferSyntax": UID(dataset.file_meta.get("TransferSyntaxUID", "")).name,
                 **{n: _text(dataset, n) for n in ("NumberOfFrames", "ImageType", *NEEDED)},
             }
             for file, dataset in datasets

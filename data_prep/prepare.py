@@ -125,7 +125,7 @@ def prepare_study(task: StudyTask, root: Path, settings: PrepareSettings) -> str
     labelled = task.rows is not None and SLICE_LABEL in task.rows
     verdict, volume = audit_study(task.folder, expected, task.rows if labelled else None)
     row = {STUDY: task.study, "source": task.source}
-    if labelled:
+    if labelled and len(task.rows):
         row |= task.rows[list(EXAM_LABELS)].iloc[0].to_dict()
     record = {"settings": digest(settings), "slices": [], "landmarks": []}
     if volume is not None:

@@ -199,18 +199,29 @@ class Store:
                 urlpath=str(beside),
                 chunks=(min(16, hu.shape[0]), *hu.shape[1:]),
                 blocks=(1, *hu.shape[1:]),
+                # One thread: studies are the parallelism, and the bytes repeat exactly.
                 cparams=blosc2.CParams(
-                    codec=blosc2.Codec.ZSTD, clevel=1, filters=[blosc2.Filter.BITSHUFFLE]
+                    codec=blosc2.Codec.ZSTD,
+                    clevel=1,
+                    filters=[blosc2.Filter.BITSHUFFLE],
+                    nthreads=1,
                 ),
             )
 
     def read_volume(self, study: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Slices `start` to `stop` of a study's cropped volume `(Z, Y, X)` int16 HU."""
-        return _open(str(self.volume_path(study)))[start:stop]
+        return self._open(study)[start:stop]
 
     def volume_shape(self, study: str) -> tuple[int, int, int]:
         """Shape `(Z, Y, X)` of a study's cropped volume."""
-        return _open(str(self.volume_path(study))).shape
+        return self._open(study).shape
+
+    def _open(self, study: str) -> blosc2.NDArray:
+        path = self.volume_path(study)
+        try:
+            return _open(str(path), path.stat().st_mtime_ns)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}): prepare the study again") from None
 
     @property
     def studies(self) -> pd.DataFrame:
@@ -233,9 +244,7 @@ class Store:
 
 
 @lru_cache(maxsize=64)
-def _open(path: str) -> blosc2.NDArray:
+def _open(path: str, _written_ns: int) -> blosc2.NDArray:
+    # Opening costs more than reading three slices. A volume that was written anew is another one.
     # One thread each: the data loader's workers are the parallelism.
-    try:
-        return blosc2.open(path, mode="r", dparams=blosc2.DParams(nthreads=1))
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): prepare this study again") from None
+    return blosc2.open(path, mode="r", dparams=blosc2.DParams(nthreads=1))

@@ -272,7 +272,7 @@ def test_headers_are_read_without_pixels(tmp_path):
     headers = read_headers(tmp_path)
     assert len(headers) == 5
     assert set(headers["SeriesInstanceUID"]) == {SERIES}
-    assert set(headers["TransferSyntaxUID"]) == {ExplicitVRLittleEndian}
+    assert set(headers["TransferSyntax"]) == {ExplicitVRLittleEndian.name}
     assert set(headers["Rows"]) == {"8"}
 
 

@@ -1,26 +1,14 @@
 """The page is opened in a real browser, Debian's Chromium, driven by Playwright."""
 
-import shutil
-from contextlib import contextmanager
-
 import matplotlib as mpl
 import pandas as pd
 import pytest
+from browser import browser
 from matplotlib.figure import Figure
 
 from pekit.page import Picture, Section, render_page, write_page
 
 mpl.use("agg")
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 
 
 @pytest.fixture
@@ -69,21 +57,6 @@ def test_a_page_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
         write_page(path, "new")
     assert "old" in path.read_text()
     assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
-
-
-@contextmanager
-def browser(width: int):
-    """A page of a browser, and the list of the addresses that it asks for."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine (Debian: apt-get install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
-        tab = chromium.new_page(viewport={"width": width, "height": 900})
-        asked: list[str] = []
-        tab.on("request", lambda request: asked.append(request.url))
-        yield tab, asked
-        chromium.close()
 
 
 @pytest.mark.parametrize("width", [375, 1280])

@@ -50,7 +50,7 @@ def test_every_study_has_a_verdict_and_broken_ones_a_reason(store, cohort):
     studies = store.studies.set_index("StudyInstanceUID")
     assert len(studies) == N_TRAIN + N_TEST
     defects = pd.read_csv(cohort / "truth" / "defects.csv")
-    assert set(defects["defect"]) == {"missing_slices", "truncated_file"}
+    assert set(defects["kind"]) == {"missing_slices", "truncated_file"}
     for study, defect in defects.itertuples(index=False):
         row = studies.loc[study]
         if defect == "truncated_file":
@@ -145,7 +145,7 @@ def test_failed_masks_are_excluded_or_kept_whole(cohort, tmp_path, monkeypatch):
     def fail(hu, spacing_mm):
         raise anatomy.SegmentationError("no lung found")
 
-    monkeypatch.setitem(anatomy.METHODS, "threshold", fail)
+    monkeypatch.setitem(anatomy.METHODS, "threshold", (fail, ()))
     excluded = prepare(cohort, tmp_path / "a", PrepareSettings(), limit=2).studies
     assert (excluded["verdict"] == "excluded").all()
     assert excluded["reasons"].str.contains("no lung found|unreadable").all()

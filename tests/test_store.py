@@ -29,6 +29,21 @@ def test_volume_is_laid_out_for_three_slice_reads(store):
     assert array.blocks == (1, 50, 41)
 
 
+def test_a_volume_written_anew_is_read_anew(store):
+    store.write_volume("abc", np.zeros((4, 8, 8), np.int16))
+    assert store.read_volume("abc").max() == 0
+    store.write_volume("abc", np.ones((5, 8, 8), np.int16))
+    assert store.read_volume("abc").min() == 1
+    assert store.volume_shape("abc") == (5, 8, 8)
+
+
+def test_the_same_volume_has_the_same_bytes(store):
+    hu = np.random.default_rng(0).integers(-1350, 3000, (90, 60, 60)).astype(np.int16)
+    for name in "ab":
+        store.write_volume(name, hu)
+    assert store.volume_path("a").read_bytes() == store.volume_path("b").read_bytes()
+
+
 def test_only_int16_volumes(store):
     with pytest.raises(UserError, match="study abc"):
         store.write_volume("abc", np.zeros((3, 4, 4)))

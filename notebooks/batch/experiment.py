@@ -16,8 +16,9 @@ An experiment is one YAML file; its name is the file's, its stages' folders lie 
         params: {EPOCHS: 16}
 
 Every notebook also receives RUN, the folder of its own stage. `needs: {MODEL: .}` passes the
-experiment's own folder, and `after: [evaluate]` makes a stage wait for another without a
-parameter. Folders are given relative to notebooks/, where the kernels run.
+experiment's own folder, `needs: {DICOM: cohort/test}` a folder within a stage's, and
+`after: [evaluate]` makes a stage wait for another without a parameter. Folders are given relative
+to notebooks/, where the kernels run.
 """
 
 import re
@@ -150,8 +151,8 @@ def _overlay(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _after(entry: Mapping[str, Any]) -> list[str]:
     """Stages that must be done before this one."""
-    needed = [stage for stage in entry["needs"].values() if stage != "."]
-    return sorted({*map(str, needed), *map(str, entry.get("after") or [])})
+    needed = [str(value).split("/")[0] for value in entry["needs"].values() if value != "."]
+    return sorted({*needed, *map(str, entry.get("after") or [])})
 
 
 def _merge_like(stages: dict[str, dict[str, Any]], path: Path) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,175 @@
+"""All notebooks in a row at smoke size, as `make smoke` runs them; then one real study.
+
+One run serves all tests of this file: they read what it left in runs/chain.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from browser import browser
+
+from data_prep.phantom import read_truth
+from pekit.checkpoint import load_hops
+from pekit.store import UIDS, Store
+from pekit.voting import Vote, probs_by_study, study_truth, study_verdicts
+
+ROOT = Path(__file__).parents[1]
+RUNS = ROOT / "runs" / "chain"
+STAGES = {
+    "cohort", "prepare", "pretrain", "hop1", "hop1_control", "hop2", "predict",
+    "predict_control", "evaluate", "figures", "predict_study", "submission",
+}  # fmt: skip
+
+
+def run(*arguments):
+    command = [sys.executable, str(ROOT / "notebooks" / "run.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def chain():
+    shutil.rmtree(RUNS, ignore_errors=True)
+    done = run("batch", ROOT / "tests" / "chain.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def predictions(chain):
+    return pd.read_parquet(RUNS / "predict" / "predictions.parquet")
+
+
+def test_every_stage_leaves_its_record(chain):
+    assert {f.parent.name for f in RUNS.glob("*/metrics.json")} == STAGES
+    split = json.loads((RUNS / "prepare" / "metrics.json").read_text())["split_sha256"]
+    for stage in STAGES:
+        manifest = json.loads((RUNS / stage / "manifest.json").read_text())
+        assert manifest["status"] == "finished"
+        assert len(list((RUNS / stage / "wandb").glob("offline-run-*/*.wandb"))) == 1
+        notebooks = list((RUNS / stage).glob("*.ipynb"))
+        assert len(notebooks) == 1
+        cells = nbformat.read(notebooks[0], as_version=4).cells
+        assert all(cell.execution_count for cell in cells if cell.cell_type == "code")
+        if stage in ("pretrain", "hop1", "hop2", "predict"):
+            assert manifest["inputs"]["split"] == split
+
+
+def test_it_ends_with_a_table_and_the_report(chain):
+    assert re.search(r"hop 2 +\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", chain)
+    assert "hop 1, trained as long" in chain
+    assert "runs/chain/figures/report.html" in chain
+
+
+def test_a_second_call_runs_nothing(chain):
+    again = run("batch", ROOT / "tests" / "chain.yaml")
+    assert again.returncode == 0
+    assert "run now: none" in again.stdout
+
+
+def test_both_hops_predict_every_slice(predictions):
+    store = Store(RUNS / "prepare" / "store")
+    assert {"hop1", "hop2"} <= set(predictions)
+    assert predictions[["hop1", "hop2"]].stack().between(0, 1).all()
+    slices = store.slices.set_index("SOPInstanceUID")
+    assert predictions["SOPInstanceUID"].isin(slices.index).all()
+    parts = predictions.groupby("part")["StudyInstanceUID"].nunique()
+    assert parts[["validation", "test"]].tolist() == [8, 10]
+
+
+def test_table_is_the_vote_on_the_predictions(predictions):
+    thresholds = json.loads((RUNS / "evaluate" / "thresholds.json").read_text())
+    metrics = json.loads((RUNS / "evaluate" / "metrics.json").read_text())
+    test = predictions[predictions["part"] == "test"]
+    truth = study_truth(test)
+    for hop in ("hop1", "hop2"):
+        called = study_verdicts(probs_by_study(test, hop), Vote(**thresholds[hop]))
+        expected = (called & truth).sum() / truth.sum()
+        assert metrics[f"{hop[:3]} {hop[3:]} sensitivity"] == pytest.approx(expected)
+
+
+def test_hop_2_keeps_hop_1_as_it_was(chain):
+    one, _ = load_hops(RUNS / "hop1")
+    two, _ = load_hops(RUNS / "hop2")
+    ours, theirs = one.encoders[0].state_dict(), two.encoders[0].state_dict()
+    assert all((ours[k] == theirs[k]).all() for k in ours)
+    assert (two.encoders[1].net.conv_stem.weight[:, 9:] != 0).any()
+
+
+def test_submission_lists_what_the_sample_lists(chain):
+    sample = pd.read_csv(RUNS / "cohort" / "sample_submission.csv", dtype={"id": str})
+    submission = pd.read_csv(RUNS / "submission" / "submission.csv", dtype={"id": str})
+    assert submission["id"].tolist() == sample["id"].tolist()
+    assert submission["label"].between(0, 1).all()
+    metrics = json.loads((RUNS / "submission" / "metrics.json").read_text())
+    assert metrics["weighted_log_loss"] > 0
+
+
+def test_attributions_are_compared_with_true_clots(chain):
+    metrics = json.loads((RUNS / "figures" / "metrics.json").read_text())
+    if not metrics["explained_studies"]:
+        pytest.skip("this small model calls no study with PE positive")
+    focus = pd.read_csv(RUNS / "figures" / "tables" / "attribution_focus.csv")
+    study = focus["study"].iloc[0]
+    truth = read_truth(RUNS / "cohort", study)
+    assert 0 < focus["chance"].iloc[0] < truth["clot"].any(axis=0).mean()
+    assert focus["inside_clots"].between(0, 1).all()
+
+
+@pytest.mark.parametrize("page", ["figures/report.html", "predict_study/study.html"])
+def test_pages_open_with_no_request(chain, page):
+    check_page(RUNS / page)
+
+
+def test_wrong_model_folder_is_one_line(chain, tmp_path):
+    failed = run("predict", "--dicom", RUNS / "cohort" / "test", "--model", tmp_path)
+    assert failed.returncode == 1
+    assert "model.json does not exist" in failed.stdout + failed.stderr
+    assert "Traceback" not in failed.stdout + failed.stderr
+
+
+@pytest.fixture(scope="module")
+def real_study(chain, shared_data, tmp_path_factory):
+    """`make predict` on 79 DICOM files of a real, non-contrast chest CT."""
+    out = tmp_path_factory.mktemp("real")
+    folder = shared_data / "chest_dicom"
+    done = run("predict", "--dicom", folder, "--model", RUNS, "--out", out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def test_real_study_slices_in_order(real_study):
+    table = pd.read_csv(real_study / "slices.csv")
+    assert table["z"].tolist() == list(range(79))
+    steps = np.diff(table["z_mm"])
+    assert (steps > 3.9).all()
+    assert (steps < 4.1).all()
+    assert table["SOPInstanceUID"].is_unique
+    assert table["SOPInstanceUID"].str.fullmatch(r"[0-9a-f]{12}").all(), "hashed, not the UIDs"
+    assert set(UIDS[:1]) <= set(table)
+
+
+def test_real_study_is_called_out_of_distribution(real_study):
+    page = (real_study / "study.html").read_text()
+    assert "Out of distribution: the heart region has" in page
+    metrics = json.loads((real_study / "metrics.json").read_text())
+    assert metrics["out_of_distribution"]
+    assert metrics["slices"] == 79
+    check_page(real_study / "study.html")
+
+
+def check_page(path):
+    with browser(1280) as (tab, asked):
+        tab.goto(path.as_uri(), wait_until="networkidle")
+        pictures = tab.locator("figure img")
+        assert pictures.count() >= 1
+        for k in range(pictures.count()):
+            assert pictures.nth(k).evaluate("image => image.complete && image.naturalWidth") > 300
+    assert [address for address in asked if not address.startswith(("file:", "data:"))] == []
