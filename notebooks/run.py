@@ -46,7 +46,7 @@ def run_batch(path: Path, stages: list[str], snakemake_options: list[str]) -> No
         command += ["--directory", str(folder), "--config", f"experiment={path.resolve()}"]
         # Our lock ends with the process, so a killed run needs no unlocking by hand.
         command += ["--nolock", "--rerun-incomplete", "--rerun-triggers", "params", "mtime"]
-        command += ["--cores", "1", *snakemake_options]
+        command += ["--cores", "all", *snakemake_options]
         command += ["--", *(f"{stage}/{DONE}" for stage in stages)]
         # Snakemake's own words and the kernels' go to a file; stages report by stdout.
         # The child holds the lock too, as long as it lives.

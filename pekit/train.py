@@ -9,6 +9,7 @@ an epoch draws depends on its number alone.
 import hashlib
 import logging
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -225,13 +226,16 @@ def fit(
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    trainer.fit(
-        LitModule(net, task, settings, steps),
-        train,
-        validation,
-        ckpt_path=checkpoint if checkpoint.exists() else None,
-        weights_only=True,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")  # frozen hops
+        warnings.filterwarnings("ignore", r".*LeafSpec", category=FutureWarning)  # Lightning's own
+        trainer.fit(
+            LitModule(net, task, settings, steps),
+            train,
+            validation,
+            ckpt_path=checkpoint if checkpoint.exists() else None,
+            weights_only=True,
+        )
     net.cpu().eval()
     save_model(Path(folder) / "model", net, settings.image_size)
     for leftover in Path(folder).glob("resume-*.ckpt"):

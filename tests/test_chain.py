@@ -129,7 +129,8 @@ def test_pages_open_with_no_request(chain, page):
 
 
 def test_wrong_model_folder_is_one_line(chain, tmp_path):
-    failed = run("predict", "--dicom", RUNS / "cohort" / "test", "--model", tmp_path)
+    study = next((RUNS / "cohort" / "test").iterdir())
+    failed = run("predict", "--dicom", study, "--model", tmp_path)
     assert failed.returncode == 1
     assert "model.json does not exist" in failed.stdout + failed.stderr
     assert "Traceback" not in failed.stdout + failed.stderr
