@@ -87,8 +87,8 @@ def _finished(folder: Path, stages: Mapping[str, Any]) -> dict[str, int]:
 def predict_study(dicom: str, model: str, out: str) -> None:
     """Run the notebook that reads one study on a folder of DICOM files.
 
-    The result's folder carries no name of the study's: clinical folders are often named after
-    the patient.
+    Neither the result's folder nor the executed notebook carries the folder's name: clinical
+    folders are often named after the patient.
     """
     if not dicom:
         raise UserError("which study? Give its folder: make predict DICOM=<folder of DICOM files>")
@@ -103,9 +103,17 @@ def predict_study(dicom: str, model: str, out: str) -> None:
     found = sorted(NOTEBOOKS.glob("*_predict_study.ipynb"))
     if len(found) != 1:
         raise UserError(f"{len(found)} notebooks are named *_predict_study.ipynb; one must be")
-    paths = {"DICOM": Path(dicom), "MODEL": Path(model), "RUN": folder}
-    params = {key: os.path.relpath(path.resolve(), NOTEBOOKS) for key, path in paths.items()}
-    run_notebook(found[0], folder / found[0].name, params, name="predict", makes=folder / DONE)
+    folder.mkdir(parents=True, exist_ok=True)
+    # The notebook records its parameters: it gets the study by a link that says nothing.
+    link = folder / "dicom"
+    link.unlink(missing_ok=True)
+    link.symlink_to(Path(dicom).resolve(), target_is_directory=True)
+    paths = {"DICOM": link, "MODEL": Path(model).resolve(), "RUN": folder}
+    params = {key: os.path.relpath(path, NOTEBOOKS) for key, path in paths.items()}
+    try:
+        run_notebook(found[0], folder / found[0].name, params, name="predict", makes=folder / DONE)
+    finally:
+        link.unlink()
     for page in sorted(folder.glob("*.html")):
         print(f"Page: {shown(page)}")
 

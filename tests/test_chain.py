@@ -140,7 +140,9 @@ def test_wrong_model_folder_is_one_line(chain, tmp_path):
 def real_study(chain, shared_data, tmp_path_factory):
     """`make predict` on 79 DICOM files of a real, non-contrast chest CT."""
     out = tmp_path_factory.mktemp("real")
-    folder = shared_data / "chest_dicom"
+    # As a clinical folder may be called.
+    folder = tmp_path_factory.mktemp("named") / "DOE^JANE"
+    folder.symlink_to(shared_data / "chest_dicom", target_is_directory=True)
     done = run("predict", "--dicom", folder, "--model", RUNS, "--out", out)
     assert done.returncode == 0, done.stdout + done.stderr
     return out
@@ -155,6 +157,16 @@ def test_real_study_slices_in_order(real_study):
     assert table["SOPInstanceUID"].is_unique
     assert table["SOPInstanceUID"].str.fullmatch(r"[0-9a-f]{12}").all(), "hashed, not the UIDs"
     assert set(UIDS[:1]) <= set(table)
+
+
+def test_name_of_the_folder_is_kept_nowhere(real_study):
+    files = [f for f in real_study.rglob("*") if f.is_file()]
+    assert len(files) > 10
+    for file in files:
+        content = file.read_bytes()
+        assert b"DOE^JANE" not in content
+        assert b"chest_dicom" not in content
+    assert not (real_study / "dicom").exists()
 
 
 def test_real_study_is_called_out_of_distribution(real_study):
