@@ -3,7 +3,7 @@
     prepare(data, store_root, PrepareSettings(crop="masked"), workers=2, progress=progress)
 
 Each study leaves its volume and, last, its record; the tables are made of the records at the end.
-The same call after a kill goes on where it was; other settings redo every study.
+The same call after a kill goes on where it was; other settings, or other code, redo every study.
 """
 
 import hashlib
@@ -26,6 +26,7 @@ from data_prep.landmarks import from_masks, landmark_table, read_landmarks_csv, 
 from data_prep.pool import run_pool
 from pekit.config import Settings
 from pekit.errors import UserError
+from pekit.provenance import code_hash
 from pekit.store import (
     BOX_COLUMNS,
     EXAM_LABELS,
@@ -119,15 +120,15 @@ def prepare_volume(volume: Volume, settings: PrepareSettings, study: str = "") -
     )
 
 
-def prepare_study(task: StudyTask, root: Path, settings: PrepareSettings) -> str:
-    """Prepare one study into the store at `root`; its verdict."""
+def prepare_study(task: StudyTask, root: Path, settings: PrepareSettings, made_with: str) -> str:
+    """Prepare one study into the store at `root`, its record marked `made_with`; its verdict."""
     expected = None if task.rows is None else len(task.rows)
     labelled = task.rows is not None and SLICE_LABEL in task.rows
     verdict, volume = audit_study(task.folder, expected, task.rows if labelled else None)
     row = {STUDY: task.study, "source": task.source}
     if labelled and len(task.rows):
         row |= task.rows[list(EXAM_LABELS)].iloc[0].to_dict()
-    record = {"settings": digest(settings), "slices": [], "landmarks": []}
+    record = {"made_with": made_with, "slices": [], "landmarks": []}
     if volume is not None:
         row |= {UIDS[1]: public_uid(volume.series_uid), "n_slices": len(volume.hu)}
         row |= dict(zip(("spacing_z", "spacing_y", "spacing_x"), volume.spacing_mm, strict=True))
@@ -183,7 +184,9 @@ def prepare(
         store = Store.create(root, settings.model_dump())
         wanted = digest(settings)
         missing = [t for t in tasks if _read_digest(root, t.study) != wanted]
-        done = run_pool(partial(prepare_study, root=root, settings=settings), missing, workers)
+        done = run_pool(
+            partial(prepare_study, root=root, settings=settings, made_with=wanted), missing, workers
+        )
         for _ in progress(done, total=len(missing), desc="studies") if progress else done:
             pass
         _write_tables(store, [task.study for task in tasks])
@@ -231,8 +234,8 @@ def find_studies(data: Path, source: str, settings: PrepareSettings) -> list[Stu
 
 
 def digest(settings: PrepareSettings) -> str:
-    """Short hash of the settings, kept in every record; a CSV of landmarks counts by content."""
-    content = settings.model_dump_json()
+    """What a record was made with: the settings, a CSV of landmarks by content, and the code."""
+    content = settings.model_dump_json() + code_hash(Path(__file__).parent)
     if settings.landmarks != "masks":
         content += hashlib.sha256(Path(settings.landmarks).read_bytes()).hexdigest()
     return hashlib.sha256(content.encode()).hexdigest()[:12]
@@ -261,7 +264,7 @@ def _record_path(root: Path, study: str) -> Path:
 
 def _read_digest(root: Path, study: str) -> str | None:
     path = _record_path(root, study)
-    return read_json(path).get("settings") if path.exists() else None
+    return read_json(path).get("made_with") if path.exists() else None
 
 
 def _write_tables(store: Store, studies: list[str]) -> None:

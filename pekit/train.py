@@ -30,6 +30,7 @@ from pekit.dataset import EpochSampler, StackDataset, training_samples, worker_o
 from pekit.errors import UserError
 from pekit.hop import HopNet
 from pekit.model import LandmarkNet
+from pekit.provenance import code_hash
 from pekit.store import Store, atomic
 
 Task = Literal["pe", "landmarks"]
@@ -187,7 +188,7 @@ def fit(
 
     A HopNet learns PE, a LandmarkNet the landmarks. The weights after the last epoch are kept: the
     validation loss is logged and chooses nothing. A run that was cut off is resumed after its last
-    whole epoch, if network, data and settings are the same.
+    whole epoch, if network, data, settings and code are the same.
 
     Args:
         net: the network to train, in place; afterwards in evaluation mode.
@@ -247,6 +248,7 @@ def _key(net: nn.Module, store: Store, split: pd.DataFrame, settings: TrainSetti
     # What a run is a function of: another key never resumes this one's checkpoint.
     content = hashlib.sha256(settings.model_dump_json().encode())
     content.update(str(store.settings).encode())
+    content.update(code_hash(Path(__file__).parent).encode())
     content.update(split.to_csv(index=False).encode())
     for name, tensor in net.state_dict().items():
         content.update(f"{name} {tuple(tensor.shape)} {tensor.double().sum().item()!r}".encode())

@@ -11,7 +11,7 @@ import pytest
 from data_prep.phantom import CohortConfig, crop_truth, read_truth, write_cohort
 from data_prep.prepare import PrepareSettings, prepare
 from pekit.errors import UserError
-from pekit.store import LANDMARKS, OUTSIDE_HU, SLICE_LABEL
+from pekit.store import LANDMARKS, OUTSIDE_HU, SLICE_LABEL, Store
 
 N_TRAIN, N_TEST = 6, 2
 
@@ -137,6 +137,16 @@ def test_other_settings_redo_every_study(store, cohort, settings, tmp_path):
     whole = prepare(cohort, root, settings.model_copy(update={"crop": "none"}))
     assert whole.volume_shape(study)[1:] == (96, 96)
     assert (whole.studies.query("verdict == 'ok'")["volume_ratio"] == 1).all()
+
+
+def test_other_code_redoes_every_study(store, cohort, settings, tmp_path, monkeypatch):
+    root = tmp_path / "store"
+    shutil.copytree(store.root, root)
+    study = store.studies.query("verdict == 'ok'")["StudyInstanceUID"].iloc[0]
+    (root / "volumes" / f"{study}.b2nd").write_bytes(b"made by other code")
+    monkeypatch.setattr("data_prep.prepare.code_hash", lambda folder: "another version")
+    prepare(cohort, root, settings)
+    np.testing.assert_array_equal(Store(root).read_volume(study), store.read_volume(study))
 
 
 def test_failed_masks_are_excluded_or_kept_whole(cohort, tmp_path, monkeypatch):

@@ -47,6 +47,19 @@ def trained(toy, start, tmp_path_factory):
     return net, history, rows, folder
 
 
+class Killed(Exception):
+    """Stands for a kill in the second epoch."""
+
+
+def train_until_killed(start, toy, folder):
+    def kill(row, epoch):
+        if epoch == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(copy.deepcopy(start), *toy, SETTINGS, folder, kill)
+
+
 def same(one, two):
     return all(map(torch.equal, one.state_dict().values(), two.state_dict().values()))
 
@@ -63,15 +76,7 @@ def test_training_lowers_the_loss_and_saves_the_model(trained, toy):
 
 
 def test_a_killed_run_ends_with_the_same_weights(trained, toy, start, tmp_path):
-    class Killed(Exception):
-        pass
-
-    def kill(row, epoch):
-        if epoch == 2:
-            raise Killed
-
-    with pytest.raises(Killed):
-        fit(copy.deepcopy(start), *toy, SETTINGS, tmp_path, kill)
+    train_until_killed(start, toy, tmp_path)
     assert len(list(tmp_path.glob("resume-*.ckpt"))) == 1
     net, rows = copy.deepcopy(start), []
     history = fit(net, *toy, SETTINGS, tmp_path, lambda row, epoch: rows.append(row))
@@ -81,15 +86,7 @@ def test_a_killed_run_ends_with_the_same_weights(trained, toy, start, tmp_path):
 
 
 def test_other_settings_do_not_resume(toy, start, tmp_path):
-    class Killed(Exception):
-        pass
-
-    def kill(row, epoch):
-        if epoch == 2:
-            raise Killed
-
-    with pytest.raises(Killed):
-        fit(copy.deepcopy(start), *toy, SETTINGS, tmp_path, kill)
+    train_until_killed(start, toy, tmp_path)
     other = SETTINGS.model_copy(update={"lr": 5e-4, "epochs": 1})
     history = fit(copy.deepcopy(start), *toy, other, tmp_path, lambda row, epoch: None)
     assert history["epoch"].tolist() == [1]

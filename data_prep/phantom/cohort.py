@@ -27,6 +27,7 @@ from data_prep.phantom.phantom import PhantomConfig
 from data_prep.phantom.study import DEFECTS, Task, read_record, write_study
 from data_prep.pool import run_pool
 from pekit.errors import UserError
+from pekit.provenance import code_hash
 from pekit.store import EXAM_LABELS, LABELS, LANDMARKS, UIDS, atomic, read_json, write_json
 
 # Exam columns that a submission does not predict.
@@ -111,8 +112,12 @@ def _explained(out: Path) -> Iterator[None]:
 
 
 def _note(out: Path, config: CohortConfig, complete: bool) -> None:
-    settings = config.model_dump(mode="json")
-    write_json(out / "cohort.json", {"config": settings, "complete": complete})
+    write_json(out / "cohort.json", {**_made_with(config), "complete": complete})
+
+
+def _made_with(config: CohortConfig) -> dict:
+    code = code_hash(Path(__file__).parent)
+    return {"config": config.model_dump(mode="json"), "code": code}
 
 
 def _claim(out: Path, config: CohortConfig, replace: bool) -> bool:
@@ -128,7 +133,7 @@ def _claim(out: Path, config: CohortConfig, replace: bool) -> bool:
             )
         _note(out, config, complete=False)
     note = read_json(out / "cohort.json")
-    same = note.get("config") == config.model_dump(mode="json")
+    same = _made_with(config).items() <= note.items()
     if not same and replace:
         for name in ("train", "test", "truth"):
             shutil.rmtree(out / name, ignore_errors=True)
@@ -136,7 +141,8 @@ def _claim(out: Path, config: CohortConfig, replace: bool) -> bool:
         return False
     if not same:
         raise UserError(
-            f"{out} holds a cohort of other settings ({note.get('config')}): "
+            f"{out} holds a cohort of other settings or of another version of the kit "
+            f"({note.get('config')}): "
             "choose another folder or delete it"
         )
     return bool(note.get("complete"))
