@@ -56,7 +56,7 @@ TEMPLATE = """\
 <link rel="icon" href="data:,">
 <title>{{ title }}</title>
 <style>
-body { margin: 0 auto; padding: 1rem; max-width: 60rem; color: #1c1c1c; background: #fff;
+body { margin: 0 auto; padding: 1rem; max-width: 76rem; color: #1c1c1c; background: #fff;
   font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
 h1 { line-height: 1.2; margin-bottom: 0.5rem; }
 h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }

@@ -98,7 +98,8 @@ def slice_curves(
         ax.set_title(title, fontsize=9, loc="left")
         ax.set(ylim=(-0.02, 1.02), xlim=(rows.z.min() - 0.5, rows.z.max() + 0.5))
     handles = [Line2D([], [], color=colour, label=hop) for hop, colour in colours.items()]
-    handles.append(Patch(color=TRUTH, alpha=0.25, lw=0, label="slices with PE (truth)"))
+    if SLICE_LABEL in predictions:
+        handles.append(Patch(color=TRUTH, alpha=0.25, lw=0, label="slices with PE (truth)"))
     if any(v is not None for v in votes.values()):
         handles.append(Line2D([], [], color="grey", ls="--", lw=0.8, label="delta of the vote"))
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
