@@ -79,8 +79,9 @@ class LitModule(lightning.LightningModule):
     def configure_optimizers(self):
         s = self.settings
         free = [p for p in self.net.parameters() if p.requires_grad]
+        options = {"fused": True} if s.optimizer == "adamw" else {}
         optimizer = create_optimizer_v2(
-            free, opt=s.optimizer, lr=s.lr, weight_decay=s.weight_decay, momentum=0.9
+            free, opt=s.optimizer, lr=s.lr, weight_decay=s.weight_decay, momentum=0.9, **options
         )
         warmup = min(s.warmup_steps, self.steps // 2)
 
