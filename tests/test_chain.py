@@ -4,6 +4,7 @@ One run serves all tests of this file: they read what it left in runs/chain.
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -31,7 +32,10 @@ STAGES = {
 
 def run(*arguments):
     command = [sys.executable, str(ROOT / "notebooks" / "run.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    # Not the W&B service of this process, and no account.
+    env = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
+    env["WANDB_MODE"] = "offline"
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=env)
 
 
 @pytest.fixture(scope="module")
