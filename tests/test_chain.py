@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from browser import browser
 
-from data_prep.phantom import read_truth
+from data_prep.phantom import crop_truth
 from pekit.checkpoint import load_hops
 from pekit.store import UIDS, Store
 from pekit.voting import Vote, probs_by_study, study_truth, study_verdicts
@@ -116,15 +116,18 @@ def test_submission_lists_what_the_sample_lists(chain):
     assert metrics["weighted_log_loss"] > 0
 
 
-def test_attributions_are_compared_with_true_clots(chain):
+def test_attributions_are_compared_with_true_clots(chain, predictions):
     metrics = json.loads((RUNS / "figures" / "metrics.json").read_text())
-    if not metrics["explained_studies"]:
-        pytest.skip("this small model calls no study with PE positive")
     focus = pd.read_csv(RUNS / "figures" / "tables" / "attribution_focus.csv")
-    study = focus["study"].iloc[0]
-    truth = read_truth(RUNS / "cohort", study)
-    assert 0 < focus["chance"].iloc[0] < truth["clot"].any(axis=0).mean()
-    assert focus["inside_clots"].between(0, 1).all()
+    assert len(focus) == metrics["explained_studies"]
+    boxes = Store(RUNS / "prepare" / "store").studies.set_index("StudyInstanceUID")
+    for study, inside, chance in focus[["study", "inside_clots", "chance"]].itertuples(index=False):
+        of_study = predictions[predictions["StudyInstanceUID"] == study].set_index("z")
+        box = boxes.loc[study]
+        row = int(of_study["hop2"].idxmax() - box["box_z0"])
+        clot = crop_truth(RUNS / "cohort", study, "clot", box)
+        assert chance == pytest.approx(clot[max(row - 1, 0) : row + 2].any(axis=0).mean())
+        assert 0 <= inside <= 1
 
 
 @pytest.mark.parametrize("page", ["figures/report.html", "predict_study/study.html"])
