@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.errors import SegmentationError
+from data_prep.images import read_image
 from data_prep.masks import Masks
 from data_prep.threshold import segment_by_threshold
 from pekit.errors import UserError
@@ -66,19 +67,10 @@ def read_mask(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
         UserError: the file is missing or unreadable, or has another shape than the volume.
         SegmentationError: the mask is empty.
     """
-    try:
-        import nibabel
-    except ImportError:
-        raise UserError("NIfTI masks need nibabel: pip install nibabel") from None
-    try:
-        image = nibabel.as_closest_canonical(nibabel.load(path))  # axes (x, y, z), RAS
-        mask = np.asarray(image.dataobj)[::-1, ::-1].T > 0.5
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} does not exist: put the mask there or choose another method"
-        ) from None
-    except Exception as error:  # nibabel and zlib raise many kinds on a damaged file
-        raise UserError(f"{path} is not a readable NIfTI mask ({error})") from error
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: put the mask there or choose another method")
+    mask = read_image(path).array > 0.5
     if mask.shape != tuple(shape):
         raise UserError(f"{path} has the shape {mask.shape}, the volume {tuple(shape)} (z, y, x)")
     if not mask.any():

@@ -26,7 +26,7 @@ def test_precomputed_masks_come_in_any_orientation(tmp_path):
     with pytest.raises(UserError, match=r"shape \(4, 5, 6\), the volume \(9, 5, 6\)"):
         segment(np.zeros((9, 5, 6), np.int16), SPACING, method="precomputed", folder=tmp_path)
     (tmp_path / "lung.nii.gz").write_bytes(b"no gzip")
-    with pytest.raises(UserError, match=r"lung\.nii\.gz is not a readable"):
+    with pytest.raises(UserError, match=r"lung\.nii\.gz: not a readable"):
         segment(hu, SPACING, method="precomputed", folder=tmp_path)
     with pytest.raises(UserError, match="does not exist"):
         segment(hu, SPACING, method="precomputed", folder=tmp_path / "absent")

@@ -1,6 +1,5 @@
 """The embedded segmenter: lung and heart masks against known ones."""
 
-import nrrd
 import numpy as np
 import pytest
 
@@ -8,6 +7,7 @@ from data_prep.anatomy import CTPA_MIN_HU, contrast_hu, segment
 from data_prep.dicom import read_series
 from data_prep.errors import SegmentationError
 from data_prep.hull import hull_and_box, volume_ratio
+from data_prep.images import read_image
 from data_prep.masks import Masks
 from data_prep.phantom import PhantomConfig, make_phantom
 
@@ -125,9 +125,7 @@ def test_fine_voxels_give_the_same_masks_as_coarse_ones():
 
 def test_lungs_of_a_real_ct(shared_data):
     volume = read_series(shared_data / "chest_dicom")
-    mask, header = nrrd.read(str(shared_data / "chest_dicom" / "whole_lung.nrrd"))
-    assert header["space"] == "left-posterior-superior"
-    lung = mask.T > 0
+    lung = read_image(shared_data / "chest_dicom" / "whole_lung.nrrd").array > 0
     masks = segment(volume.hu, volume.spacing_mm)
     assert dice(masks.lung, lung) >= 0.97
     hull, box = hull_and_box(masks)
@@ -138,10 +136,9 @@ def test_lungs_of_a_real_ct(shared_data):
 
 
 def test_a_real_ct_at_full_resolution(shared_data):
-    data, header = nrrd.read(str(shared_data / "chest_ct" / "lung2_image.nrrd"))
-    assert header["space"] == "left-posterior-superior"
-    hu = np.ascontiguousarray(data.T)
-    masks = segment(hu, (5.0, 0.6269531, 0.6269531))
+    image = read_image(shared_data / "chest_ct" / "lung2_image.nrrd")
+    hu = image.array
+    masks = segment(hu, image.spacing_mm)
     hull, box = hull_and_box(masks)
     # Ends of the lungs as seen in the pictures: apices at slice 57, right base at 5, and the
     # widest section from x = 58 to 477.
