@@ -39,12 +39,7 @@ def segment(
         SegmentationError: lungs or heart not found.
         UserError: unknown method or option, or mask files that do not fit.
     """
-    if method not in METHODS:
-        near = get_close_matches(method, METHODS, 1)
-        hint = f", did you mean {near[0]}?" if near else ""
-        raise UserError(
-            f"unknown segmentation method {method!r}{hint} (one of {', '.join(METHODS)})"
-        )
+    check_method(method)
     function, known = METHODS[method]
     if wrong := sorted(set(options) ^ set(known)):
         raise UserError(
@@ -52,6 +47,20 @@ def segment(
             f"unknown or missing: {', '.join(wrong)}"
         )
     return function(volume_hu, spacing_mm, **options)
+
+
+def check_method(method: str) -> None:
+    """Refuse a name that is not in METHODS.
+
+    Raises:
+        UserError: names the nearest one.
+    """
+    if method not in METHODS:
+        near = get_close_matches(method, METHODS, 1)
+        hint = f", did you mean {near[0]}?" if near else ""
+        raise UserError(
+            f"unknown segmentation method {method!r}{hint} (one of {', '.join(METHODS)})"
+        )
 
 
 def _precomputed(hu: np.ndarray, spacing_mm: tuple, folder: Path) -> Masks:

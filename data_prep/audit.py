@@ -1,7 +1,10 @@
-"""The data set doctor: a verdict and its reasons for each study, from headers, pixels and labels.
+"""The rules of the data set doctor: a verdict and its reasons for each study.
 
-Nothing is dropped without a row that says why. Verdicts: `ok` (used as it is; reasons may still
-say what is remarkable), `repaired` (used after a change) and `excluded` (not used).
+    audit_headers(task)    from headers and CSV, no pixels read
+    audit_study(task)      from pixels too, with the volume
+
+Nothing is dropped without a reason. Verdicts: `ok` (used as it is; reasons may still say what is
+remarkable), `repaired` (used after a change) and `excluded` (not used).
 """
 
 from dataclasses import dataclass
@@ -10,7 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.dicom import StudyError, Volume, read_series
+from data_prep.dicom import Series, open_series, read_series
+from data_prep.errors import StudyError
+from data_prep.images import is_image, read_image_volume
+from data_prep.layout import StudyTask
+from data_prep.volume import Volume
 from pekit.store import EXAM_LABELS, LABELS, SLICE_LABEL, UIDS, public_uid
 
 MAX_MISSING = 0.25  # a study that lacks a larger part of its slices is no longer that study
@@ -30,54 +37,106 @@ class Verdict:
     verdict: str
     reasons: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, grave=(), repairs=(), remarks=()) -> "Verdict":
+        """Excluded for grave reasons, repaired where something was changed, else ok."""
+        verdict = "excluded" if grave else "repaired" if repairs else "ok"
+        return cls(verdict, (*grave, *repairs, *remarks))
 
-def audit_study(
-    folder: Path,
-    expected_slices: int | None = None,
-    labels: pd.DataFrame | None = None,
-    series: str | None = None,
-) -> tuple[Verdict, Volume | None]:
-    """Read a study and judge it.
 
-    Args:
-        folder: its DICOM files.
-        expected_slices: how many slices the data set's CSV lists; None where unknown.
-        labels: the study's rows of train.csv; None where unlabelled.
-        series: SeriesInstanceUID, where the folder holds several.
+def audit_headers(task: StudyTask) -> tuple[Verdict, Series | None]:
+    """Judge a study of a data set by its headers and its rows of the CSV; no pixels are read.
 
     Returns:
-        The verdict, and the volume; None for the volume when it cannot be read. Reasons name
-        files by UID only, so they may go into shared tables.
+        The verdict, and the headers; None for these where they form no series. Reasons name files
+        by UID only, so they may go into shared tables.
     """
+    if problems := _before_reading(task):
+        return Verdict.of(problems), None
     try:
-        volume = read_series(folder, series)
+        series = open_series(task.folder)
     except StudyError as error:
-        is_file = error.where is not None and error.where.is_file()
-        name = f" ({public_uid(error.where.stem)})" if is_file else ""
-        return Verdict("excluded", (f"unreadable: {error.reason}{name}",)), None
-    return judge(volume, expected_slices, labels), volume
+        return unreadable(error), None
+    grave, remarks = _listed(series, task.rows), _remarks(series, task.rows)
+    return Verdict.of(grave, series.repairs, remarks), series
 
 
-def judge(
-    volume: Volume, expected_slices: int | None = None, labels: pd.DataFrame | None = None
-) -> Verdict:
-    """The verdict on a study that could be read; arguments as for `audit_study`."""
-    grave, remarks = [], list(volume.notes)
-    slices = len(volume.sop_uids)
-    present = slices / (slices + volume.missing_slices)
-    if present < 1 - MAX_MISSING:
-        grave.append(f"{volume.missing_slices} slices missing between {slices} present ones")
-    if expected_slices is not None and slices != expected_slices:
-        reason = f"{slices} slices where the CSV lists {expected_slices}"
-        (grave if slices < (1 - MAX_MISSING) * expected_slices else remarks).append(reason)
-    grave += hu_problems(volume.hu)
-    if labels is not None:
-        grave += label_problems(labels)
-        unknown = set(volume.sop_uids) - set(labels["SOPInstanceUID"])
-        if unknown:
-            grave.append(f"{len(unknown)} slices have no row in the CSV")
-    verdict = "excluded" if grave else "repaired" if volume.flipped else "ok"
-    return Verdict(verdict, (*grave, *remarks))
+def audit_study(task: StudyTask) -> tuple[Verdict, Volume | None]:
+    """Read a study of a data set and judge it by headers, pixels and its rows of the CSV.
+
+    Returns:
+        The verdict, and the volume; None for the volume when it cannot be read. Reasons as for
+        `audit_headers`.
+    """
+    if problems := _before_reading(task):
+        return Verdict.of(problems), None
+    try:
+        volume = read_series(task.folder)
+    except StudyError as error:
+        return unreadable(error), None
+    grave = [*_listed(volume, task.rows), *hu_problems(volume.hu)]
+    return Verdict.of(grave, volume.repairs, _remarks(volume, task.rows)), volume
+
+
+def audit_alone(path: Path, series: str | None = None) -> tuple[Verdict, Volume]:
+    """Read and judge one study that belongs to no data set.
+
+    Args:
+        path: a folder of DICOM files, or a NIfTI or NRRD file.
+        series: SeriesInstanceUID, where the folder holds several.
+
+    Raises:
+        StudyError: it cannot be read.
+    """
+    path = Path(path)
+    volume = read_image_volume(path) if is_image(path) else read_series(path, series)
+    grave = [*_gaps(volume), *hu_problems(volume.hu)]
+    return Verdict.of(grave, volume.repairs, volume.notes), volume
+
+
+def unreadable(error: StudyError) -> Verdict:
+    """The verdict on a study that could not be read."""
+    is_file = error.where is not None and error.where.is_file()
+    name = f" ({public_uid(error.where.stem)})" if is_file else ""
+    return Verdict.of([f"unreadable: {error.reason}{name}"])
+
+
+def _before_reading(task: StudyTask) -> list[str]:
+    """What excludes a study before a file of it is opened."""
+    problems = list(task.problems)
+    if task.rows.empty:
+        problems.append("the CSV has no row for the study")
+    elif SLICE_LABEL in task.rows:
+        problems += label_problems(task.rows)
+    return problems
+
+
+def _listed(read: Series | Volume, rows: pd.DataFrame) -> list[str]:
+    """What in the files contradicts the study's rows of the CSV so that it cannot be used."""
+    problems = _gaps(read)
+    if read.study_uid != rows[UIDS[0]].iloc[0]:
+        problems.append(f"the files are of another study ({public_uid(read.study_uid)})")
+    if len(read.sop_uids) < (1 - MAX_MISSING) * len(rows):
+        problems.append(_count(read, rows))
+    if unknown := set(read.sop_uids) - set(rows[UIDS[2]]):
+        problems.append(f"{len(unknown)} slices have no row in the CSV")
+    return problems
+
+
+def _remarks(read: Series | Volume, rows: pd.DataFrame) -> list[str]:
+    present = len(read.sop_uids) / len(rows)
+    return [*read.notes, *([_count(read, rows)] if 1 - MAX_MISSING <= present != 1 else [])]
+
+
+def _count(read: Series | Volume, rows: pd.DataFrame) -> str:
+    return f"{len(read.sop_uids)} slices where the CSV lists {len(rows)}"
+
+
+def _gaps(read: Series | Volume) -> list[str]:
+    slices = len(read.sop_uids)
+    if slices / (slices + read.missing_slices) < 1 - MAX_MISSING:
+        return [f"{read.missing_slices} slices missing between {slices} present ones"]
+    return []
 
 
 def hu_problems(hu: np.ndarray) -> list[str]:

@@ -3,75 +3,139 @@
 What does not form one stack of parallel axial slices is refused with a StudyError.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset
 
 from data_prep.errors import StudyError
+from data_prep.volume import Orientation
 
 AXIS_TOLERANCE = 0.01  # off-axis part of a direction cosine: 0.6 degrees
+MAX_TILT_DEG = 45  # a gantry tilts by less; beyond lie coronal and sagittal planes
+MAX_SIDE = 4096  # pixels; no CT matrix is larger, and a damaged header must not fill the memory
 
 
-def read_geometry(files: tuple, datasets: tuple) -> tuple[int, int, tuple[int, int], np.ndarray]:
-    """Rows, columns, flips (y, x) as steps 1 or -1, and slice positions (N, 3) in (x, y, z) mm.
+@dataclass(frozen=True)
+class Geometry:
+    """What all slices of a series share, and the position of each.
+
+    Attributes:
+        rows, columns: as stored.
+        orientation: of the stored slices against LPS.
+        spacing_mm: (y, x) of the slices in LPS.
+        position_mm: (N, 3) LPS (z, y, x) of the voxel at the lowest y and x of each slice.
+    """
+
+    rows: int
+    columns: int
+    orientation: Orientation
+    spacing_mm: tuple[float, float]
+    position_mm: np.ndarray
+
+
+def read_geometry(slices: list[tuple[Path, Dataset]]) -> Geometry:
+    """Geometry of slices in any order.
 
     Raises:
         StudyError: several studies, slices of unlike geometry, or planes that are not axial.
     """
-    expected, studies = None, {str(dataset.StudyInstanceUID) for dataset in datasets}
-    if len(studies) > 1:
-        raise StudyError(f"{len(studies)} studies share one series UID", files[0].parent)
-    position = np.empty((len(files), 3))
-    for i, (file, dataset) in enumerate(zip(files, datasets, strict=True)):
-        size = (int(dataset.Rows), int(dataset.Columns))
+    if len(studies := {str(dataset.StudyInstanceUID) for _, dataset in slices}) > 1:
+        raise StudyError(f"{len(studies)} studies share one series UID", slices[0][0].parent)
+    first, position = None, np.empty((len(slices), 3))
+    for i, (file, dataset) in enumerate(slices):
+        size = [read_numbers(file, dataset, name, 1)[0] for name in ("Rows", "Columns")]
         cosines = read_numbers(file, dataset, "ImageOrientationPatient", 6)
         spacing = read_numbers(file, dataset, "PixelSpacing", 2)
         position[i] = read_numbers(file, dataset, "ImagePositionPatient", 3)
         geometry = np.concatenate([size, cosines, spacing])
-        if expected is None:
-            expected = geometry
-        if not np.allclose(geometry, expected, atol=1e-3):
-            raise StudyError("size, orientation or spacing unlike the first file's", file)
-    if min(expected[:2]) < 1 or min(expected[8:]) <= 0:
-        raise StudyError("rows, columns and pixel spacing must be positive", files[0])
-    cosines = expected[2:8]
-    signs = np.rint(cosines)
-    axial = (np.abs(signs) == [1, 0, 0, 0, 1, 0]).all()
-    if not axial or np.abs(cosines - signs).max() > AXIS_TOLERANCE:
+        if first is None:
+            first = geometry
+        if not np.allclose(geometry[:2], first[:2]):
+            raise StudyError(
+                f"{size[0]:g} x {size[1]:g} pixels, unlike the first file's "
+                f"{first[0]:g} x {first[1]:g}",
+                file,
+            )
+        if not np.allclose(geometry, first, atol=1e-3):
+            raise StudyError("orientation or pixel spacing unlike the first file's", file)
+    if not 1 <= first[:2].min() <= first[:2].max() <= MAX_SIDE or not 0 < first[8:].min() < 100:
         raise StudyError(
-            f"slices are not axial (ImageOrientationPatient {np.round(cosines, 3).tolist()})",
-            files[0],
-            "tilted gantry and other planes are not read: resample the series to axial slices",
+            f"rows and columns must lie within 1 and {MAX_SIDE}, pixel spacing must be positive",
+            slices[0][0],
         )
-    if np.ptp(position[:, :2], axis=0).max() > max(expected[8:]):
-        raise StudyError("slices are shifted sideways against each other", files[0].parent)
-    return int(expected[0]), int(expected[1]), (int(signs[4]), int(signs[0])), position
+    rows, columns = first[:2].astype(int)
+    orientation = _orientation(first[2:8], slices[0][0])
+    down, across = first[8:]  # between rows, between columns
+    spacing = np.array([across, down] if orientation.transposed else [down, across])
+    zyx = position[:, ::-1]
+    if np.ptp(zyx[:, 1:], axis=0).max() > spacing.max():
+        raise StudyError(
+            "slices are shifted sideways against each other (tilted gantry, or parts of two scans)",
+            slices[0][0].parent,
+        )
+    size = np.array([columns, rows] if orientation.transposed else [rows, columns])
+    back = np.array([orientation.flip_y, orientation.flip_x]) * (size - 1) * spacing
+    return Geometry(
+        int(rows),
+        int(columns),
+        orientation,
+        tuple(spacing.tolist()),
+        zyx - np.array([0.0, *back]),
+    )
 
 
-def slice_steps(files: list, datasets: list, z_mm: np.ndarray) -> tuple[float, int, list[str]]:
+def _orientation(cosines: np.ndarray, file: Path) -> Orientation:
+    """Orientation of axial slices whose rows and columns run along these cosines (6,)."""
+    along_row, along_column = cosines[:3], cosines[3:]
+    normal = np.cross(along_row, along_column)
+    length = np.linalg.norm(normal)
+    if not 0.9 < length < 1.1:
+        raise StudyError("ImageOrientationPatient holds no two perpendicular unit vectors", file)
+    signs = np.rint(cosines)
+    if np.abs(cosines - signs).max() <= AXIS_TOLERANCE and abs(np.rint(normal)[2]) == 1:
+        transposed = bool(signs[1] != 0)
+        y, x = (signs[1], signs[3]) if transposed else (signs[4], signs[0])
+        return Orientation(transposed, bool(y < 0), bool(x < 0))
+    tilt = np.degrees(np.arccos(min(1.0, abs(normal[2]) / length)))
+    turned = np.abs(normal[:2]).max() / length <= AXIS_TOLERANCE
+    plane = (
+        "are turned in their plane"
+        if turned
+        else f"are tilted by {tilt:.0f} degrees (gantry)"
+        if tilt < MAX_TILT_DEG
+        else "are not axial"
+    )
+    raise StudyError(
+        f"slices {plane} (ImageOrientationPatient {np.round(cosines, 3).tolist()})",
+        file,
+        "resample the series to axial slices",
+    )
+
+
+def slice_steps(
+    slices: list[tuple[Path, Dataset]], z_mm: np.ndarray
+) -> tuple[float, int, list[str]]:
     """Slice distance in mm, the number of missing slices, and notes on gaps.
 
     Args:
-        files: in the order of their slices, for messages; `datasets` likewise.
+        slices: in z order, for messages.
         z_mm: ascending slice positions (N,).
 
     Raises:
-        StudyError: a single slice, or two with one SOPInstanceUID or at one position.
+        StudyError: a single slice, or two at one position.
     """
-    seen = set()
-    for file, dataset in zip(files, datasets, strict=True):
-        if dataset.SOPInstanceUID in seen:
-            raise StudyError("another file has the same SOPInstanceUID", file, "remove one")
-        seen.add(dataset.SOPInstanceUID)
-    if len(files) < 2:
-        raise StudyError("a single slice is no volume", files[0])
+    if len(slices) < 2:
+        raise StudyError("a single slice is no volume", slices[0][0])
     steps = np.diff(z_mm)
     step = float(np.median(steps))
     twin = int(np.argmin(steps))
     if steps[twin] < 0.01 * max(step, 0.1):
         raise StudyError(
-            f"two slices at one position ({z_mm[twin]:g} mm)", files[twin + 1], "remove one of them"
+            f"two slices at one position ({z_mm[twin]:g} mm)",
+            slices[twin + 1][0],
+            "remove one of them",
         )
     jumps = np.rint(steps / step).astype(int)
     notes = [f"gap of {jumps[z] - 1} slices after z={z}" for z in np.flatnonzero(jumps > 1)]

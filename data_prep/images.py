@@ -3,12 +3,15 @@
 Axes are (z, y, x): z grows to the head, y to the back, x to the patient's left, as in a Volume.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from data_prep.errors import StudyError
+from data_prep.volume import Volume
+from pekit.store import AIR_HU
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 AXIS_TOLERANCE = 0.01  # off-axis part of a direction cosine: 0.6 degrees
@@ -22,13 +25,11 @@ class Image:
         array: (Z, Y, X), the file's own type.
         spacing_mm: (z, y, x).
         origin_mm: (z, y, x) LPS position of voxel (0, 0, 0).
-        flipped: the axes (z, y, x) that ran the other way in the file.
     """
 
     array: np.ndarray
     spacing_mm: tuple[float, float, float]
     origin_mm: tuple[float, float, float]
-    flipped: tuple[bool, bool, bool]
 
 
 def is_image(path: Path) -> bool:
@@ -59,13 +60,11 @@ def read_image(path: Path) -> Image:
     signs = np.rint(direction)
     if np.abs(direction - signs).max() > AXIS_TOLERANCE or np.abs(signs).sum() != 3:
         raise StudyError("oblique to the patient's axes", path, "resample it along them")
-    flipped = tuple(bool(signs[axis].sum() < 0) for axis in (2, 1, 0))
     image = sitk.DICOMOrient(image, "LPS")
     return Image(
         sitk.GetArrayFromImage(image),
         image.GetSpacing()[::-1],
         image.GetOrigin()[::-1],
-        flipped,
     )
 
 
@@ -93,3 +92,30 @@ def write_image(
     beside = path.with_name(f".writing-{path.name}")
     sitk.WriteImage(image, str(beside), useCompression=True)
     beside.replace(path)
+
+
+def read_image_volume(path: Path) -> Volume:
+    """One CT study from an image file that holds Hounsfield units.
+
+    Such a file has no UIDs: the study's is a hash of the file, those of slices end in `.<z>`.
+    (ITK itself reads what is no number in a NIfTI file as 0.)
+
+    Raises:
+        StudyError: as for `read_image`.
+    """
+    path = Path(path)
+    image = read_image(path)
+    if not np.isfinite(image.array).all():
+        raise StudyError("holds values that are no numbers", path)
+    if len(image.array) < 2:
+        raise StudyError("a single slice is no volume", path)
+    with path.open("rb") as file:
+        study = hashlib.file_digest(file, "sha256").hexdigest()
+    return Volume(
+        hu=np.rint(image.array).clip(AIR_HU, np.iinfo(np.int16).max).astype(np.int16),
+        spacing_mm=tuple(map(float, image.spacing_mm)),
+        origin_mm=tuple(map(float, image.origin_mm)),
+        study_uid=study,
+        series_uid=study,
+        sop_uids=tuple(f"{study}.{z}" for z in range(len(image.array))),
+    )

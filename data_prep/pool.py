@@ -1,10 +1,15 @@
-"""Study by study in several processes: clean workers that end with their parent."""
+"""Study by study in several processes: clean workers that end with their parent.
+
+A study that kills its worker (lack of memory, a fault of a decoder) does not end the batch.
+"""
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
@@ -15,33 +20,59 @@ Result = TypeVar("Result")
 
 
 def run_pool(
-    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    workers: int,
+    on_death: Callable[[Task], Result] | None = None,
 ) -> Iterator[Result]:
     """Call `function` on each task in `workers` processes; results come as they are ready.
 
     Args:
-        function: a function of a module, so that a worker can import it.
-        tasks: what to call it on.
+        function: a function of a module, so that a worker can import it. It may be called twice
+            on a task, when a worker dies at the same time as another is at work.
+        tasks: what to call it on. Only a few are handed out in advance, so memory stays bounded.
         workers: processes; 1 works in this one.
+        on_death: makes the result of a task whose process died, even with no other beside it.
 
     Raises:
-        UserError: a worker was killed.
+        UserError: a worker died, and there is no `on_death`.
     """
     if workers <= 1 or len(tasks) <= 1:
         yield from map(function, tasks)
         return
+    waiting, suspects = deque(tasks), deque()
+    while waiting or suspects:
+        # When a worker dies, each task then at work is tried again alone, to find the one.
+        queue, at_once = (suspects, 1) if suspects else (waiting, 2 * workers)
+        running = {}
+        try:
+            with _processes(min(workers, at_once, len(queue))) as pool:
+                while queue or running:
+                    while queue and len(running) < at_once:
+                        task = queue.popleft()
+                        running[pool.submit(function, task)] = task
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        result = future.result()
+                        del running[future]
+                        yield result
+        except BrokenProcessPool:
+            if on_death is None:
+                raise UserError(
+                    f"one of {workers} workers was killed, most often for lack of memory: run "
+                    "again with fewer workers; what is finished is kept"
+                ) from None
+            if at_once == 1:
+                yield from map(on_death, running.values())
+            else:
+                suspects.extend(running.values())
+
+
+@contextmanager
+def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
     # Spawned, not forked: notebooks hold threads. What runs inside uses one thread each.
-    pool = ProcessPoolExecutor(
-        min(workers, len(tasks)), mp_context=get_context("spawn"), initializer=_end_with_parent
-    )
+    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_end_with_parent)
     try:
-        for future in as_completed([pool.submit(function, task) for task in tasks]):
-            yield future.result()
-    except BrokenProcessPool:
-        raise UserError(
-            f"one of {workers} workers was killed, most often for lack of memory: run again with "
-            "fewer workers; finished studies are kept"
-        ) from None
+        yield pool
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -1,195 +1,93 @@
-"""Study by study from DICOM into the store: audit, masks, hull, crop, landmarks.
+"""A whole data set from DICOM into the store, in parallel, resumable, in shards.
 
-    prepare(data, store_root, PrepareSettings(crop="masked"), workers=2, progress=progress)
+    prepare(data, root, PrepareSettings(crop="masked"), workers=2, progress=progress)
+    verify(root)
 
-Each study leaves its volume and, last, its record; the tables are made of the records at the end.
-The same call after a kill goes on where it was; other settings, or other code, redo every study.
+On a cluster each node takes a shard, and the notebook's call, which then finds all of them done,
+writes the tables:
+
+    python -m data_prep.prepare DATA ROOT --shard 3/8 --workers 16 --settings '{"crop": "box"}'
 """
 
+import argparse
 import hashlib
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
 import pandas as pd
+import psutil
 
-from data_prep.anatomy import contrast_hu, segment
-from data_prep.audit import audit_study
-from data_prep.dicom import Volume
-from data_prep.errors import SegmentationError
-from data_prep.hull import apply_crop, hull_and_box, volume_ratio
-from data_prep.landmarks import from_masks, landmark_table, read_landmarks_csv, to_voxels
-from data_prep.pool import run_pool
-from pekit.config import Settings
+from data_prep.anatomy import check_method
+from data_prep.landmarks import read_landmarks_csv
+from data_prep.layout import SOURCES, STUDY, StudyTask, find_studies
+from data_prep.records import Records, run_studies
+from data_prep.space import check_space, fit_workers
+from data_prep.study import PrepareSettings, prepare_study
 from pekit.errors import UserError
-from pekit.provenance import code_hash
-from pekit.store import (
-    BOX_COLUMNS,
-    EXAM_LABELS,
-    LABELS,
-    SLICE_LABEL,
-    UIDS,
-    Store,
-    public_uid,
-    read_json,
-    write_json,
-    write_table,
-)
-
-STUDY = UIDS[0]
-
-
-class PrepareSettings(Settings):
-    """How studies are prepared.
-
-    `segmenter` names a method of `data_prep.anatomy`, `masks_folder` holds its masks where it
-    reads them (one folder a study); `crop` is Table I's axis; `on_failure` says what becomes of a
-    study without masks (`exclude`, as in the paper, or `full`: kept uncropped); `landmarks` is
-    `masks` (those that the embedded masks give) or a CSV in mm.
-    """
-
-    segmenter: str = "threshold"
-    masks_folder: str | None = None
-    crop: Literal["masked", "box", "none"] = "masked"
-    on_failure: Literal["exclude", "full"] = "exclude"
-    landmarks: str = "masks"
-
-
-@dataclass(frozen=True)
-class StudyTask:
-    """One study to prepare: its folder, its rows of the CSV, and landmarks in mm if given."""
-
-    study: str
-    source: str
-    folder: Path
-    rows: pd.DataFrame | None
-    landmarks_mm: dict[str, tuple[float, float, float]] | None
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What preparation makes of one volume: the crop and how it came about.
-
-    Attributes:
-        hu: cropped volume `(Z, Y, X)` int16 HU.
-        hull: `(Z, Y, X)` bool, of the whole volume; all True where the crop is full.
-        box_zyx: `(3, 2)` start and stop voxels of the crop in the whole volume.
-        heart_hu: median HU of the heart, NaN without masks.
-        landmarks: name -> voxel (z, y, x) in the whole volume, or None.
-        problem: why there are no masks, or "".
-    """
-
-    hu: np.ndarray
-    hull: np.ndarray
-    box_zyx: np.ndarray
-    heart_hu: float
-    landmarks: dict[str, tuple[float, float, float] | None]
-    problem: str = ""
-
-
-def prepare_volume(volume: Volume, settings: PrepareSettings, study: str = "") -> Prepared:
-    """Masks, hull, crop and mask landmarks of one volume.
-
-    Raises:
-        SegmentationError: no masks, and `on_failure` is `exclude`.
-    """
-    options = {}
-    if settings.masks_folder:
-        options["folder"] = Path(settings.masks_folder) / study
-    whole = np.array([(0, n) for n in volume.hu.shape])
-    try:
-        masks = segment(volume.hu, volume.spacing_mm, settings.segmenter, **options)
-    except SegmentationError as error:
-        if settings.on_failure == "exclude":
-            raise
-        everything = np.ones(volume.hu.shape, dtype=bool)
-        return Prepared(volume.hu, everything, whole, float("nan"), {}, str(error))
-    hull, box = hull_and_box(masks)
-    if settings.crop == "none":
-        box = whole
-    return Prepared(
-        apply_crop(volume.hu, hull, box, settings.crop),
-        hull,
-        box,
-        contrast_hu(volume.hu, masks.heart),
-        from_masks(masks, volume.hu, volume.spacing_mm) if settings.landmarks == "masks" else {},
-    )
-
-
-def prepare_study(task: StudyTask, root: Path, settings: PrepareSettings, made_with: str) -> str:
-    """Prepare one study into the store at `root`, its record marked `made_with`; its verdict."""
-    expected = None if task.rows is None else len(task.rows)
-    labelled = task.rows is not None and SLICE_LABEL in task.rows
-    verdict, volume = audit_study(task.folder, expected, task.rows if labelled else None)
-    row = {STUDY: task.study, "source": task.source}
-    if labelled and len(task.rows):
-        row |= task.rows[list(EXAM_LABELS)].iloc[0].to_dict()
-    record = {"made_with": made_with, "slices": [], "landmarks": []}
-    if volume is not None:
-        row |= {UIDS[1]: public_uid(volume.series_uid), "n_slices": len(volume.hu)}
-        row |= dict(zip(("spacing_z", "spacing_y", "spacing_x"), volume.spacing_mm, strict=True))
-        record["slices"] = _slice_rows(task, volume, labelled)
-    if volume is not None and verdict.verdict != "excluded":
-        try:
-            made = prepare_volume(volume, settings, task.study)
-        except SegmentationError as error:
-            verdict = replace(verdict, verdict="excluded", reasons=(*verdict.reasons, str(error)))
-        else:
-            if made.problem:
-                verdict = replace(verdict, reasons=(*verdict.reasons, f"uncropped: {made.problem}"))
-            Store(root).write_volume(task.study, made.hu)
-            row |= dict(zip(BOX_COLUMNS, made.box_zyx.ravel().tolist(), strict=True))
-            row["volume_ratio"] = volume_ratio(made.box_zyx, volume.hu.shape)
-            row["heart_hu"] = made.heart_hu
-            record["landmarks"] = _landmark_rows(task, volume, made)
-    row |= {"verdict": verdict.verdict, "reasons": "; ".join(verdict.reasons)}
-    # Plain numbers: numpy's have no JSON form.
-    record["study"] = json.loads(pd.Series(row).to_json())
-    write_json(_record_path(root, task.study), record)
-    return verdict.verdict
+from pekit.modules import code_hash, local_files
+from pekit.progress import progress as show_progress
+from pekit.progress import say
+from pekit.store import BOX_COLUMNS, SLICE_LABEL, UIDS, Store, public_uid, write_csv, write_table
 
 
 def prepare(
     data: Path,
     root: Path,
     settings: PrepareSettings,
-    sources: tuple[str, ...] = ("train", "test"),
+    sources: tuple[str, ...] = SOURCES,
     limit: int | None = None,
     workers: int = 1,
     progress: Callable[..., Iterable] | None = None,
+    exclude: Mapping[str, str] | None = None,
+    shard: tuple[int, int] = (1, 1),
 ) -> Store:
     """Prepare the data set in the RSNA layout at `data` into a store at `root`.
 
     Args:
+        data: the data set's folder.
+        root: the store's folder; the same call goes on where a killed one was.
+        settings: how; what they change is made anew.
         sources: parts of the data set, each with its CSV (`train.csv`) and folder (`train/`).
         limit: only so many studies of each source, for a quick try.
-        workers: processes.
+        workers: processes, at most; fewer where the memory is too small for so many.
         progress: `progress(iterable, total=, desc=)`, e.g. tqdm.
+        exclude: studies to leave out, with the reason, as `data_prep.doctor.read_exclusions` gives.
+        shard: (i, n): only the i-th of n parts; the call that finds all studies done writes the
+            tables.
 
     Returns:
-        The store, with its tables written.
+        The store.
 
     Raises:
-        UserError: no data set there, a CSV that lacks columns, or a full disk.
+        UserError: no data set there, a CSV that lacks columns, or not enough space.
     """
-    root = Path(root)
-    tasks = [
-        task for source in sources for task in find_studies(Path(data), source, settings)[:limit]
-    ]
+    root, (part, parts) = Path(root), shard
+    if not 1 <= part <= parts:
+        raise UserError(f"shard {part}/{parts}: the first number must lie within 1 and the second")
+    check_method(settings.segmenter)
+    tasks = _tasks(Path(data), settings, sources, limit, exclude or {})
+    mine = tasks[part - 1 :: parts]
     try:
         store = Store.create(root, settings.model_dump())
-        wanted = digest(settings)
-        missing = [t for t in tasks if _read_digest(root, t.study) != wanted]
-        done = run_pool(
-            partial(prepare_study, root=root, settings=settings, made_with=wanted), missing, workers
+        records = Records(root / "records", digest(settings))
+        todo = records.missing(mine, holds=partial(_volume_stands, store))
+        check_space(todo, settings.crop, root)
+        run_studies(
+            partial(prepare_study, root=root, settings=settings),
+            todo,
+            records,
+            fit_workers(workers, todo),
+            progress,
         )
-        for _ in progress(done, total=len(missing), desc="studies") if progress else done:
-            pass
-        _write_tables(store, [task.study for task in tasks])
+        done = [records.read(task) for task in tasks]
+        if None not in done:
+            _write_tables(store, done)
+        else:
+            left = done.count(None)
+            say(f"shard {part}/{parts} is done; {left} studies of other shards are not yet")
     except OSError as error:
         raise UserError(
             f"cannot write to {root} ({error}): make room or choose another folder, then run "
@@ -198,84 +96,115 @@ def prepare(
     return store
 
 
-def find_studies(data: Path, source: str, settings: PrepareSettings) -> list[StudyTask]:
-    """The studies that `data/<source>.csv` lists, in order of their UIDs.
-
-    A listed study without a folder, or a folder that is not listed, is a task like any other: the
-    audit excludes it by name.
-
-    Raises:
-        UserError: the CSV is missing or lacks columns, or a UID is no plain name.
-    """
-    path = data / f"{source}.csv"
-    try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(UIDS, str))
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} does not exist: DATA must be a folder in the RSNA layout (train.csv, train/)"
-        ) from None
-    columns = UIDS if source == "test" else (*UIDS, *LABELS)
-    if absent := [name for name in columns if name not in table]:
-        raise UserError(f"{path} lacks the columns {', '.join(absent)}")
-    listed = dict(tuple(table.groupby(STUDY, sort=False)))
-    folders = {f.name for f in (data / source).glob("*") if f.is_dir()}
-    landmarks = {}
-    if settings.landmarks != "masks":
-        for study, rows in read_landmarks_csv(Path(settings.landmarks)).groupby(STUDY):
-            points = rows[["z_mm", "y_mm", "x_mm"]].itertuples(index=False, name=None)
-            landmarks[study] = dict(zip(rows["name"], points, strict=True))
-    tasks = []
-    for study in sorted(listed.keys() | folders):
-        if Path(study).name != study or study in (".", ".."):
-            raise UserError(f"{path}: '{study}' is no plain study UID")
-        rows = listed.get(study, table.iloc[:0])
-        tasks.append(StudyTask(study, source, data / source / study, rows, landmarks.get(study)))
-    return tasks
-
-
 def digest(settings: PrepareSettings) -> str:
-    """What a record was made with: the settings, a CSV of landmarks by content, and the code."""
-    content = settings.model_dump_json() + code_hash(Path(__file__).parent)
+    """What records are made with: the settings, and the code that prepares a study.
+
+    Landmarks from a CSV count study by study, not as a file.
+    """
+    code = code_hash(local_files("import data_prep.study", Path(__file__)))
+    content = settings.model_dump() | {"landmarks": settings.landmarks == "masks"}
+    return hashlib.sha256((json.dumps(content) + code).encode()).hexdigest()[:12]
+
+
+def verify(root: Path, progress: Callable[..., Iterable] | None = None) -> pd.DataFrame:
+    """Compare every volume of a store with the checksum taken when it was written.
+
+    Returns:
+        StudyInstanceUID and problem of each that is missing or changed; empty when all is well.
+    """
+    store, found = Store(root), []
+    studies = store.studies
+    kept = studies[studies["verdict"] != "excluded"][[STUDY, "sha256"]]
+    rows = list(kept.itertuples(index=False, name=None))
+    for uid, expected in progress(rows, total=len(rows), desc="checksums") if progress else rows:
+        try:
+            with store.volume_path(uid).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+                    found.append((uid, "changed since it was written"))
+        except OSError as error:
+            found.append((uid, error.strerror))
+    return pd.DataFrame(found, columns=[STUDY, "problem"], dtype=str)
+
+
+def _tasks(
+    data: Path,
+    settings: PrepareSettings,
+    sources: tuple[str, ...],
+    limit: int | None,
+    exclude: Mapping[str, str],
+) -> list[StudyTask]:
+    """The studies of a data set, with what is known of them from other tables."""
+    points: dict[str, dict] = {}
     if settings.landmarks != "masks":
-        content += hashlib.sha256(Path(settings.landmarks).read_bytes()).hexdigest()
-    return hashlib.sha256(content.encode()).hexdigest()[:12]
-
-
-def _slice_rows(task: StudyTask, volume: Volume, labelled: bool) -> list[dict]:
-    labels = task.rows.set_index(UIDS[2])[SLICE_LABEL].to_dict() if labelled else {}
-    series = public_uid(volume.series_uid)
+        for uid, rows in read_landmarks_csv(Path(settings.landmarks)).groupby(STUDY):
+            positions = rows[["z_mm", "y_mm", "x_mm"]].itertuples(index=False, name=None)
+            points[public_uid(uid)] = dict(zip(rows["name"], positions, strict=True))
+    tasks = find_studies(data, sources, limit)
     return [
-        dict(zip(UIDS, (task.study, series, public_uid(sop)), strict=True))
-        | {"z": z, SLICE_LABEL: int(labels.get(sop, -1))}
-        for z, sop in enumerate(volume.sop_uids)
+        replace(
+            task,
+            problems=(*task.problems, *([exclude[task.study]] if task.study in exclude else [])),
+            landmarks_mm=points.get(task.study),
+        )
+        for task in tasks
     ]
 
 
-def _landmark_rows(task: StudyTask, volume: Volume, made: Prepared) -> list[dict]:
-    found = made.landmarks
-    if task.landmarks_mm is not None:
-        found = to_voxels(task.landmarks_mm, volume.origin_mm, volume.spacing_mm)
-    return landmark_table(task.study, found).to_dict("records")
+def _volume_stands(store: Store, record: dict) -> bool:
+    """Whether the volume of which a record speaks is there."""
+    if "bytes" not in record["study"]:
+        return True
+    path = store.volume_path(record["study"][STUDY])
+    return path.exists() and path.stat().st_size == record["study"]["bytes"]
 
 
-def _record_path(root: Path, study: str) -> Path:
-    return Path(root) / "records" / f"{study}.json"
-
-
-def _read_digest(root: Path, study: str) -> str | None:
-    path = _record_path(root, study)
-    return read_json(path).get("made_with") if path.exists() else None
-
-
-def _write_tables(store: Store, studies: list[str]) -> None:
-    records = [read_json(_record_path(store.root, study)) for study in sorted(studies)]
-    write_table(store.root / "slices.parquet", _table(records, "slices", (*UIDS, "z", SLICE_LABEL)))
+def _write_tables(store: Store, records: list[dict]) -> None:
+    records = sorted(records, key=lambda record: record["study"][STUDY])
+    slices = _table(records, "slices", (*UIDS, "z", SLICE_LABEL))
+    write_table(store.root / "slices.parquet", slices)
     landmarks = _table(records, "landmarks", (STUDY, "name", "z", "y", "x", "present"))
     write_table(store.root / "landmarks.parquet", landmarks)
-    table = pd.DataFrame([r["study"] for r in records])
-    table = table.reindex(columns=list(dict.fromkeys((*table.columns, *BOX_COLUMNS))))
+    table = pd.DataFrame([record["study"] for record in records])
+    table = table.reindex(columns=list(dict.fromkeys((*table.columns, *BOX_COLUMNS, "sha256"))))
     write_table(store.root / "studies.parquet", table)
+    verdicts = table[[STUDY, "source", "verdict", "reasons"]]
+    write_csv(store.root / "verdicts.csv", verdicts)
 
 
 def _table(records: list[dict], key: str, columns: tuple[str, ...]) -> pd.DataFrame:
-    return pd.DataFrame([row for r in records for row in r[key]], columns=list(columns))
+    rows = (row for record in records for row in record.get(key, ()))
+    return pd.DataFrame(rows, columns=list(columns))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prepare a data set, or one shard of it, from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path, help="folder in the RSNA layout")
+    parser.add_argument("root", type=Path, help="the store's folder")
+    parser.add_argument("--shard", default="1/1", help="i/n: the i-th of n parts")
+    parser.add_argument("--workers", type=int, default=psutil.cpu_count(), help="processes")
+    parser.add_argument("--limit", type=int, default=None, help="only so many of each source")
+    parser.add_argument("--settings", default="{}", help="PrepareSettings as JSON")
+    parser.add_argument("--exclude", type=Path, default=None, help="exclusions.csv of the doctor")
+    options = parser.parse_args(arguments)
+    from data_prep.doctor import read_exclusions
+
+    try:
+        part, parts = (int(number) for number in options.shard.split("/"))
+        settings = PrepareSettings(**json.loads(options.settings))
+        prepare(
+            options.data,
+            options.root,
+            settings,
+            limit=options.limit,
+            workers=options.workers,
+            progress=show_progress,
+            exclude=read_exclusions(options.exclude) if options.exclude else None,
+            shard=(part, parts),
+        )
+    except ValueError as error:
+        parser.exit(1, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main()

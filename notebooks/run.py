@@ -1,7 +1,7 @@
 """Run notebooks strictly: one, a batch by experiment, or the one that reads a single study.
 
     python notebooks/run.py batch notebooks/experiments/demo.yaml
-    python notebooks/run.py notebook notebooks/04_train_hop1.ipynb --out try.ipynb \\
+    python notebooks/run.py notebook notebooks/05_train_hop1.ipynb --out try.ipynb \\
         --params '{"EPOCHS": 3}'
     python notebooks/run.py predict --dicom FOLDER --model runs/demo
 

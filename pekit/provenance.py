@@ -1,6 +1,5 @@
 """What made a result: commit, package versions, device, and hashes of what was read."""
 
-import ast
 import hashlib
 import os
 import platform
@@ -77,9 +76,3 @@ def hash_path(path: Path) -> str:
             return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the stage that writes it first") from None
-
-
-def code_hash(folder: Path) -> str:
-    """Hash of what the modules of a package folder do: comments and layout do not count."""
-    code = [ast.dump(ast.parse(file.read_text("utf-8"))) for file in sorted(folder.glob("*.py"))]
-    return hashlib.sha256("\n".join(code).encode()).hexdigest()

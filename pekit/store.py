@@ -133,6 +133,12 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         table.to_parquet(beside, index=False)
 
 
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV without its index, atomically."""
+    with atomic(path) as beside:
+        table.to_csv(beside, index=False)
+
+
 def read_table(path: Path, columns: tuple[str, ...] = ()) -> pd.DataFrame:
     """Read a parquet table and check that it has `columns`.
 

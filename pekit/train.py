@@ -30,7 +30,7 @@ from pekit.dataset import EpochSampler, StackDataset, training_samples, worker_o
 from pekit.errors import UserError
 from pekit.hop import HopNet
 from pekit.model import LandmarkNet
-from pekit.provenance import code_hash
+from pekit.modules import code_hash
 from pekit.store import Store, atomic
 
 Task = Literal["pe", "landmarks"]
@@ -249,7 +249,7 @@ def _key(net: nn.Module, store: Store, split: pd.DataFrame, settings: TrainSetti
     # What a run is a function of: another key never resumes this one's checkpoint.
     content = hashlib.sha256(settings.model_dump_json().encode())
     content.update(str(store.settings).encode())
-    content.update(code_hash(Path(__file__).parent).encode())
+    content.update(code_hash(Path(__file__).parent.glob("*.py")).encode())
     content.update(split.to_csv(index=False).encode())
     for name, tensor in net.state_dict().items():
         content.update(f"{name} {tuple(tensor.shape)} {tensor.double().sum().item()!r}".encode())

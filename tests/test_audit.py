@@ -1,26 +1,45 @@
 """Verdicts on studies and contradictions between labels."""
 
+import shutil
 from dataclasses import replace
 
+import nibabel
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 
-from data_prep.audit import audit_study, hu_problems, judge, label_problems
-from data_prep.dicom import Volume
+from data_prep.audit import audit_alone, audit_headers, audit_study, hu_problems, label_problems
+from data_prep.errors import StudyError
+from data_prep.layout import find_studies
+from data_prep.phantom import CohortConfig, write_cohort
 from pekit.store import LABELS, UIDS
 
 SLICES = 8
 
 
-def volume(**changes) -> Volume:
-    """A chest-like volume: air around noisy tissue, and a bit of bone."""
-    rng = np.random.default_rng(0)
-    hu = rng.normal(40, 20, (SLICES, 60, 70)).astype(np.int16)
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    out = tmp_path_factory.mktemp("cohort")
+    phantom = {"shape": (16, 64, 64), "indeterminate_fraction": 0.0}
+    write_cohort(out, CohortConfig(n_train=2, n_test=1, broken_fraction=0.0, phantom=phantom))
+    return out
+
+
+@pytest.fixture
+def task(cohort, tmp_path):
+    """A sound study with labels, its files ready to be spoilt."""
+    found = find_studies(cohort, ("train",))[0]
+    shutil.copytree(found.folder, tmp_path / "study")
+    return replace(found, folder=tmp_path / "study")
+
+
+def chest() -> np.ndarray:
+    """Air around noisy tissue, and a bit of bone."""
+    hu = np.random.default_rng(0).normal(40, 20, (SLICES, 60, 70)).astype(np.int16)
     hu[:, :10] = -1000
     hu[:, 30:35, 30:40] = 500
-    made = Volume(hu, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), "s", "t", tuple(map(str, range(SLICES))))
-    return replace(made, **changes)
+    return hu
 
 
 def labels(positive_slices=(), **exam) -> pd.DataFrame:
@@ -37,44 +56,120 @@ def labels(positive_slices=(), **exam) -> pd.DataFrame:
     return table
 
 
-def test_a_sound_study_is_ok():
-    verdict = judge(volume(), SLICES, labels())
+def files(task):
+    """Files of a study in z order."""
+    paths = list(task.folder.rglob("*.dcm"))
+    return sorted(paths, key=lambda f: float(pydicom.dcmread(f).ImagePositionPatient[2]))
+
+
+@pytest.mark.parametrize("audit", [audit_headers, audit_study])
+def test_a_sound_study_is_ok(task, audit):
+    verdict, read = audit(task)
     assert (verdict.verdict, verdict.reasons) == ("ok", ())
-    assert judge(volume()).verdict == "ok"
+    assert read.shape == (len(task.rows), 64, 64)
 
 
-def test_remarks_do_not_exclude():
-    verdict = judge(volume(notes=("gap of 1 slices after z=3",), missing_slices=1), SLICES + 1)
-    assert verdict.verdict == "ok"
-    assert verdict.reasons == ("gap of 1 slices after z=3", "8 slices where the CSV lists 9")
+@pytest.mark.parametrize("audit", [audit_headers, audit_study])
+def test_remarks_do_not_exclude(task, audit):
+    files(task)[5].unlink()
+    verdict, _ = audit(task)
+    n = len(task.rows)
+    reasons = ("gap of 1 slices after z=4", f"{n - 1} slices where the CSV lists {n}")
+    assert (verdict.verdict, verdict.reasons) == ("ok", reasons)
 
 
-def test_flipped_is_repaired():
-    assert judge(volume(flipped=True)).verdict == "repaired"
+@pytest.mark.parametrize("audit", [audit_headers, audit_study])
+def test_what_was_left_out_is_a_repair(task, audit):
+    file = files(task)[3]
+    shutil.copy(file, file.with_name("copy.dcm"))
+    verdict, _ = audit(task)
+    assert verdict.verdict == "repaired"
+    assert verdict.reasons == ("1 files are copies of others: left out",)
+
+
+def drop_middle(task):
+    for file in files(task)[4:10]:
+        file.unlink()
+    return task
+
+
+def drop_end(task):
+    for file in files(task)[9:]:
+        file.unlink()
+    return task
+
+
+def other_uids(task):
+    return replace(task, rows=task.rows.assign(SOPInstanceUID=[f"x{z}" for z in range(16)]))
+
+
+def other_study(task):
+    return replace(task, rows=task.rows.assign(StudyInstanceUID="x"))
+
+
+def contradictory(task):
+    return replace(task, rows=task.rows.assign(indeterminate=1, negative_exam_for_pe=1))
 
 
 @pytest.mark.parametrize(
-    ("changes", "expected", "reason"),
+    ("spoil", "reason"),
     [
-        ({"missing_slices": 3}, None, "3 slices missing between 8"),
-        ({}, 20, "8 slices where the CSV lists 20"),
-        ({"hu": np.full((SLICES, 60, 70), 40, np.int16)}, None, "no air"),
-        ({"sop_uids": ("x", *"1234567")}, None, "1 slices have no row"),
+        (drop_middle, "6 slices missing between"),
+        (drop_end, "9 slices where the CSV lists"),
+        (other_uids, "slices have no row in the CSV"),
+        (other_study, "the files are of another study"),
+        (contradictory, "indeterminate"),
+        (lambda task: replace(task, rows=task.rows.iloc[:0]), "the CSV has no row for the study"),
+        (lambda task: replace(task, problems=("listed twice",)), "listed twice"),
     ],
 )
-def test_grave_defects_exclude(changes, expected, reason):
-    verdict = judge(volume(**changes), expected, labels())
+@pytest.mark.parametrize("audit", [audit_headers, audit_study])
+def test_grave_defects_exclude(task, audit, spoil, reason):
+    verdict, _ = audit(spoil(task))
     assert verdict.verdict == "excluded"
-    assert reason in " ".join(verdict.reasons)
+    assert reason in verdict.reasons[0]
 
 
-def test_contradictory_labels_exclude():
-    verdict = judge(volume(), SLICES, labels(indeterminate=1))
+def test_pixels_that_are_no_chest_exclude(task):
+    for file in files(task):
+        dataset = pydicom.dcmread(file)
+        dataset.RescaleSlope, dataset.RescaleIntercept = 0.01, -1000
+        dataset.save_as(file)
+    assert audit_headers(task)[0].verdict == "ok"
+    verdict, _ = audit_study(task)
     assert verdict.verdict == "excluded"
+    assert "nothing bright" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize("audit", [audit_headers, audit_study])
+def test_unreadable_study_is_excluded_without_its_file_name(task, audit):
+    (task.folder / "Jane Doe.dcm").write_text("x")
+    verdict, nothing = audit(task)
+    assert nothing is None
+    assert verdict.verdict == "excluded"
+    assert "not a DICOM file" in verdict.reasons[0]
+    assert "Jane" not in verdict.reasons[0]
+    shutil.rmtree(task.folder)
+    verdict, nothing = audit(task)
+    assert "the folder cannot be read" in verdict.reasons[0]
+
+
+def test_one_study_outside_a_data_set(task, tmp_path):
+    verdict, volume = audit_alone(task.folder)
+    assert (verdict.verdict, volume.shape) == ("ok", (len(task.rows), 64, 64))
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+    nibabel.save(nibabel.Nifti1Image(chest().T, affine), tmp_path / "a.nii.gz")
+    verdict, volume = audit_alone(tmp_path / "a.nii.gz")
+    assert verdict.verdict == "ok"
+    np.testing.assert_array_equal(volume.hu, chest())
+    nibabel.save(nibabel.Nifti1Image(chest().T + np.int16(1024), affine), tmp_path / "b.nii.gz")
+    assert "no air" in audit_alone(tmp_path / "b.nii.gz")[0].reasons[0]
+    with pytest.raises(StudyError, match="cannot be read"):
+        audit_alone(tmp_path / "absent")
 
 
 def test_hu_that_cannot_be_a_chest():
-    hu = volume().hu
+    hu = chest()
     assert hu_problems(hu) == []
     assert "no air: the darkest voxels have 0 HU" in hu_problems(hu.clip(0))
     assert "nothing bright" in hu_problems(hu.clip(max=60))[0]
@@ -84,19 +179,8 @@ def test_hu_that_cannot_be_a_chest():
     assert "1 slices of one single value, the first z=3" in hu_problems(hu)
 
 
-def test_unreadable_study_is_excluded_without_its_file_name(tmp_path):
-    verdict, nothing = audit_study(tmp_path)
-    assert nothing is None
-    assert verdict.verdict == "excluded"
-    assert "no DICOM file" in verdict.reasons[0]
-    (tmp_path / "Jane Doe.dcm").write_text("x")
-    verdict, _ = audit_study(tmp_path)
-    assert "not a DICOM file" in verdict.reasons[0]
-    assert "Jane" not in " ".join(verdict.reasons)
-
-
 def test_a_real_study_is_read_and_ok(shared_data):
-    verdict, read = audit_study(shared_data / "chest_dicom", expected_slices=79)
+    verdict, read = audit_alone(shared_data / "chest_dicom")
     assert verdict.verdict == "ok"
     assert read.hu.shape == (79, 64, 64)
 

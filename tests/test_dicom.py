@@ -16,7 +16,9 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
-from data_prep.dicom import StudyError, read_headers, read_series
+from data_prep.dicom import open_series, read_headers, read_series
+from data_prep.errors import StudyError
+from data_prep.volume import Orientation
 
 SHAPE = (5, 8, 12)
 STUDY, SERIES = "0003b3d648eb", "d2b2960c2bbf"
@@ -103,7 +105,8 @@ def test_pixels_are_hu_sorted_by_position(tmp_path, syntax):
     assert volume.origin_mm == (0.0, -200.0, -100.0)
     assert (volume.study_uid, volume.series_uid) == (STUDY, SERIES)
     assert volume.sop_uids == tuple(f"1.2.3.{5000 + 25 * z}" for z in range(5))
-    assert (volume.notes, volume.missing_slices, volume.flipped) == ((), 0, False)
+    assert (volume.notes, volume.repairs, volume.missing_slices) == ((), (), 0)
+    assert volume.orientation == Orientation()
 
 
 def test_rescale_is_applied_per_slice_and_padding_becomes_air(tmp_path):
@@ -130,21 +133,47 @@ def test_padding_value_is_used_unless_it_would_erase_tissue(tmp_path, syntax):
     assert any("1040" in note for note in volume.notes)
 
 
-def test_orientation_is_brought_to_lps(tmp_path):
-    write_series(tmp_path, ImageOrientationPatient=[-1, 0, 0, 0, -1, 0])
+# Cosines along rows and columns, and what they are in LPS as (transposed, flip y, flip x).
+@pytest.mark.parametrize(
+    ("cosines", "orientation", "first_voxel"),
+    [
+        ([-1, 0, 0, 0, -1, 0], (False, True, True), (-200 - 7 * 0.5, -100 - 11 * 0.7)),
+        ([1, 0, 0, 0, -1, 0], (False, True, False), (-200 - 7 * 0.5, -100)),
+        ([0, 1, 0, 1, 0, 0], (True, False, False), (-200, -100)),
+        ([0, 1, 0, -1, 0, 0], (True, False, True), (-200, -100 - 7 * 0.5)),
+        ([0, -1, 0, 1, 0, 0], (True, True, False), (-200 - 11 * 0.7, -100)),
+    ],
+)
+def test_orientation_is_brought_to_lps_and_undone(tmp_path, cosines, orientation, first_voxel):
+    write_series(tmp_path, ImageOrientationPatient=cosines)
     volume = read_series(tmp_path)
-    np.testing.assert_array_equal(volume.hu, stored_pixels()[:, ::-1, ::-1] - 1000)
-    # The first stored pixel is now the last one, at the position in the file.
-    assert volume.origin_mm == pytest.approx((0.0, -200.0 - 7 * 0.5, -100.0 - 11 * 0.7))
-    assert volume.flipped
+    transposed, flip_y, flip_x = orientation
+    expected = stored_pixels() - 1000
+    if transposed:  # a row runs along y
+        expected = expected.transpose(0, 2, 1)
+    expected = expected[:, :: -1 if flip_y else 1, :: -1 if flip_x else 1]
+    np.testing.assert_array_equal(volume.hu, expected)
+    # PixelSpacing is (between rows, between columns) of the file.
+    assert volume.spacing_mm == pytest.approx((2.5, 0.7, 0.5) if transposed else (2.5, 0.5, 0.7))
+    assert volume.origin_mm == pytest.approx((0.0, *first_voxel))
+    assert volume.orientation == Orientation(*orientation)
+    assert volume.repairs == ("rows or columns turned to LPS",)
+    np.testing.assert_array_equal(volume.orientation.to_stored(volume.hu), stored_pixels() - 1000)
 
 
-def test_oblique_and_sagittal_slices_are_refused(tmp_path):
-    for cosines in ([1, 0, 0, 0, 0.966, -0.259], [0, 1, 0, 0, 0, -1]):
-        folder = tmp_path / str(cosines[1])
-        write_series(folder, ImageOrientationPatient=cosines)
-        with pytest.raises(StudyError, match="not axial"):
-            read_series(folder)
+@pytest.mark.parametrize(
+    ("cosines", "reason"),
+    [
+        ([1, 0, 0, 0, 0.966, -0.259], r"tilted by 15 degrees \(gantry\)"),
+        ([0.966, 0.259, 0, -0.259, 0.966, 0], "turned in their plane"),
+        ([0, 1, 0, 0, 0, -1], "not axial"),
+        ([1, 0, 0, 1, 0, 0], "no two perpendicular"),
+    ],
+)
+def test_other_planes_are_refused_by_name(tmp_path, cosines, reason):
+    write_series(tmp_path, ImageOrientationPatient=cosines)
+    with pytest.raises(StudyError, match=reason):
+        read_series(tmp_path)
 
 
 def test_slices_shifted_sideways_and_studies_in_one_series_are_refused(tmp_path):
@@ -176,7 +205,7 @@ def test_uneven_distances_are_noted(tmp_path):
     assert read_series(tmp_path).notes == ("uneven slice distance, 1.50 to 2.50 mm",)
 
 
-def test_two_slices_at_one_position_are_refused(tmp_path):
+def test_two_slices_at_one_position_are_refused_unless_one_is_a_copy(tmp_path):
     paths = write_series(tmp_path, positions=(0.0, 2.5, 2.5, 5.0, 7.5))
     with pytest.raises(StudyError, match="same SOPInstanceUID"):
         read_series(tmp_path)
@@ -185,12 +214,31 @@ def test_two_slices_at_one_position_are_refused(tmp_path):
     dataset.save_as(paths[2])
     with pytest.raises(StudyError, match=r"one position \(2.5 mm\)"):
         read_series(tmp_path)
+    paths[2].write_bytes(paths[1].read_bytes())
+    volume = read_series(tmp_path)
+    assert len(volume.hu) == 4
+    assert volume.repairs == ("1 files are copies of others: left out",)
+
+
+def test_localizers_and_reports_are_set_aside(tmp_path):
+    write_series(tmp_path)
+    image_type = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    write_slice(tmp_path / "scout.dcm", stored_pixels()[0], 90.0, ImageType=image_type)
+    write_slice(
+        tmp_path / "report.dcm", stored_pixels()[0], 91.0, Modality="SR", SeriesInstanceUID="1.9"
+    )
+    volume = read_series(tmp_path)
+    assert len(volume.hu) == 5
+    assert volume.repairs == (
+        "set aside: a localizer (1 files)",
+        "set aside: an object of modality SR (1 files)",
+    )
 
 
 def test_mixed_series_are_listed_and_one_can_be_chosen(tmp_path):
     write_series(tmp_path / "one")
     write_series(tmp_path / "two", SeriesInstanceUID="1.9", RescaleIntercept=0)
-    with pytest.raises(StudyError, match=rf"choose one.*{SERIES} \(5 files, CT\), 1.9 \(5 files"):
+    with pytest.raises(StudyError, match=rf"choose one.*{SERIES} \(5 files\), 1.9 \(5 files"):
         read_series(tmp_path)
     assert read_series(tmp_path, series="1.9").hu[0, 0, 5] == 5
     with pytest.raises(StudyError, match=r"'1\.8' is none of"):
@@ -200,8 +248,7 @@ def test_mixed_series_are_listed_and_one_can_be_chosen(tmp_path):
 @pytest.mark.parametrize(
     ("tags", "reason"),
     [
-        ({"Modality": "MR"}, "modality is MR"),
-        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
+        ({"Rows": 65535}, "unlike the first"),
         ({"NumberOfFrames": 2}, "multi-frame"),
         ({"PhotometricInterpretation": "RGB"}, "RGB"),
         ({"RescaleSlope": None}, "RescaleSlope is missing"),
@@ -209,13 +256,16 @@ def test_mixed_series_are_listed_and_one_can_be_chosen(tmp_path):
         ({"ImagePositionPatient": None}, "ImagePositionPatient is missing"),
         ({"ImagePositionPatient": [1, 2]}, "does not hold 3 numbers"),
         ({"PixelSpacing": [0, 1]}, "must be positive"),
+        ({"Modality": "MR"}, "modality MR, not a CT slice"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "a localizer, not a CT"),
         ({"PixelData": None}, "cannot be decoded"),
         ({"Rows": 80}, "unlike the first"),
     ],
 )
 def test_other_images_are_refused_by_file_and_reason(tmp_path, tags, reason):
-    write_series(tmp_path, **(tags if "PixelSpacing" in tags else {}))
-    if "PixelSpacing" not in tags:
+    whole_series = set(tags) & {"PixelSpacing", "Modality", "ImageType"}
+    write_series(tmp_path, **(tags if whole_series else {}))
+    if not whole_series:
         write_slice(tmp_path / "zz.dcm", stored_pixels()[0], 12.5, **tags)
     with pytest.raises(StudyError, match=reason) as caught:
         read_series(tmp_path)
@@ -237,7 +287,7 @@ def test_truncated_file_is_an_error_that_names_it(tmp_path, syntax, part):
 
 
 def test_files_that_are_no_dicom(tmp_path):
-    with pytest.raises(StudyError, match=f"no DICOM file in {tmp_path}"):
+    with pytest.raises(StudyError, match=f"{tmp_path}: no DICOM file"):
         read_series(tmp_path)
     with pytest.raises(StudyError, match="absent: the folder cannot be read"):
         read_series(tmp_path / "absent")
@@ -269,10 +319,13 @@ def test_a_loop_of_links_ends(tmp_path):
 def test_headers_are_read_without_pixels(tmp_path):
     paths = write_series(tmp_path)
     paths[0].write_bytes(paths[0].read_bytes()[:-50])
+    series = open_series(tmp_path)
+    assert (series.shape, series.syntaxes) == (SHAPE, (ExplicitVRLittleEndian.keyword,))
+    assert series.sop_uids == tuple(f"1.2.3.{5000 + 25 * z}" for z in range(5))
     headers = read_headers(tmp_path)
     assert len(headers) == 5
     assert set(headers["SeriesInstanceUID"]) == {SERIES}
-    assert set(headers["TransferSyntax"]) == {ExplicitVRLittleEndian.name}
+    assert set(headers["TransferSyntax"]) == {ExplicitVRLittleEndian.keyword}
     assert set(headers["Rows"]) == {"8"}
 
 

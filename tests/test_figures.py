@@ -317,3 +317,30 @@ def test_real_ct_shows_lungs_dark_inside_a_bright_chest(shared_data):
     middle = shown[len(shown) // 3 : 2 * len(shown) // 3].mean(axis=2)
     assert 0.05 < (middle < 0.05).mean() < 0.9
     assert (middle > 0.3).any()
+
+
+def audit_table(**changes):
+    table = pd.DataFrame(
+        {
+            "verdict": ["ok", "ok", "repaired", "excluded", "excluded"],
+            "slices": [200, 240, 180, 60, None],
+            "missing": [0, 2, 0, 0, None],
+            "spacing_z": [1.25, 1.0, 1.25, 5.0, None],
+        }
+    )
+    return table.assign(**changes)
+
+
+def test_audit_overview_shows_heights_and_counts_the_unreadable():
+    figure = figures.audit_overview(audit_table())
+    where, counts = figure.axes
+    heights = [points.get_offsets().data[:, 1].tolist() for points in where.collections]
+    assert heights == [[199 * 1.25, 241.0], [179 * 1.25], [59 * 5.0]]
+    labels = [text.get_text() for text in where.get_legend().get_texts()]
+    assert labels == ["ok: 2", "repaired: 1", "excluded: 2 (1 not readable)"]
+    assert sum(bar.get_height() for bar in counts.patches) == 4
+    assert "mm" in where.get_xlabel()
+    with pytest.raises(UserError, match="unknown verdict 'odd'"):
+        figures.audit_overview(audit_table(verdict="odd"))
+    with pytest.raises(UserError, match="no study could be read"):
+        figures.audit_overview(audit_table(slices=None))

@@ -9,9 +9,10 @@ import pydicom
 import pytest
 
 from data_prep.phantom import CohortConfig, crop_truth, read_truth, write_cohort
-from data_prep.prepare import PrepareSettings, prepare
+from data_prep.prepare import main, prepare, verify
+from data_prep.study import PrepareSettings
 from pekit.errors import UserError
-from pekit.store import LANDMARKS, OUTSIDE_HU, SLICE_LABEL, Store
+from pekit.store import LANDMARKS, OUTSIDE_HU, SLICE_LABEL, UIDS, Store
 
 N_TRAIN, N_TEST = 6, 2
 
@@ -144,7 +145,7 @@ def test_other_code_redoes_every_study(store, cohort, settings, tmp_path, monkey
     shutil.copytree(store.root, root)
     study = store.studies.query("verdict == 'ok'")["StudyInstanceUID"].iloc[0]
     (root / "volumes" / f"{study}.b2nd").write_bytes(b"made by other code")
-    monkeypatch.setattr("data_prep.prepare.code_hash", lambda folder: "another version")
+    monkeypatch.setattr("data_prep.prepare.code_hash", lambda files: "another version")
     prepare(cohort, root, settings)
     np.testing.assert_array_equal(Store(root).read_volume(study), store.read_volume(study))
 
@@ -191,8 +192,90 @@ def test_a_uid_cannot_name_another_folder(cohort, tmp_path):
     data.mkdir()
     table = pd.read_csv(cohort / "train.csv", dtype=str).head(1)
     table.assign(StudyInstanceUID="../../outside").to_csv(data / "train.csv", index=False)
-    with pytest.raises(UserError, match=r"\.\./\.\./outside' is no plain study UID"):
-        prepare(data, tmp_path / "store", PrepareSettings(), sources=("train",))
+    (tmp_path / "outside").mkdir()
+    studies = prepare(data, tmp_path / "a" / "store", PrepareSettings(), sources=("train",)).studies
+    assert studies["StudyInstanceUID"].str.fullmatch("[0-9a-f]{12}").all()
+    assert studies["reasons"].str.startswith("its StudyInstanceUID is no plain name").all()
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["a", "data", "outside"]
+    assert not list((tmp_path / "outside").iterdir())
+
+
+def test_mended_files_are_read_again(store, cohort, settings, tmp_path):
+    root, data = tmp_path / "store", tmp_path / "data"
+    shutil.copytree(cohort, data)
+    study = store.studies.query("verdict == 'ok' and source == 'train'")["StudyInstanceUID"].iloc[0]
+    file = next((data / "train" / study).rglob("*.dcm"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:500])
+    broken = prepare(data, root, settings).studies.set_index("StudyInstanceUID")
+    assert "unreadable" in broken.loc[study, "reasons"]
+    file.write_bytes(whole)
+    mended = prepare(data, root, settings).studies.set_index("StudyInstanceUID")
+    assert mended.loc[study, "verdict"] == "ok"
+
+
+def test_changed_labels_redo_their_study_alone(store, cohort, settings, tmp_path):
+    root, data = tmp_path / "store", tmp_path / "data"
+    shutil.copytree(store.root, root)
+    shutil.copytree(cohort, data)
+    table = pd.read_csv(data / "train.csv", dtype=dict.fromkeys(UIDS, str))
+    study = store.studies.query("verdict == 'ok' and source == 'train'")["StudyInstanceUID"].iloc[0]
+    table.loc[table["StudyInstanceUID"] == study, "qa_motion"] ^= 1
+    table.to_csv(data / "train.csv", index=False)
+    times = {f.name: f.stat().st_mtime_ns for f in (root / "records").iterdir()}
+    again = prepare(data, root, settings).studies.set_index("StudyInstanceUID")
+    before = store.studies.set_index("StudyInstanceUID")
+    assert again.loc[study, "qa_motion"] == 1 - before.loc[study, "qa_motion"]
+    changed = [
+        f.stem for f in (root / "records").iterdir() if times[f.name] != f.stat().st_mtime_ns
+    ]
+    unread = before.index[before["reasons"].str.startswith("unreadable")]
+    assert set(changed) - set(unread) == {study}
+
+
+def test_exclusions_are_kept_out_with_their_reason(store, cohort, settings, tmp_path):
+    study = store.studies.query("verdict == 'ok'")["StudyInstanceUID"].iloc[0]
+    studies = prepare(cohort, tmp_path, settings, exclude={study: "poor contrast"}).studies
+    row = studies.set_index("StudyInstanceUID").loc[study]
+    assert (row["verdict"], row["reasons"]) == ("excluded", "poor contrast")
+    assert not Store(tmp_path).volume_path(study).exists()
+
+
+def test_shards_make_the_same_store(store, cohort, settings, tmp_path, capsys):
+    given = ["--settings", settings.model_dump_json(), "--workers", "1"]
+    main([str(cohort), str(tmp_path / "store"), "--shard", "2/2", *given])
+    assert "studies of other shards are not yet" in capsys.readouterr().out
+    assert not (tmp_path / "store" / "studies.parquet").exists()
+    main([str(cohort), str(tmp_path / "store"), "--shard", "1/2", *given])
+    assert contents(tmp_path / "store") == contents(store.root)
+    pd.testing.assert_frame_equal(Store(tmp_path / "store").studies, store.studies)
+    with pytest.raises(SystemExit):
+        main([str(cohort), str(tmp_path / "store"), "--shard", "3/2", *given])
+    assert "shard 3/2" in capsys.readouterr().err
+
+
+def test_checksums_find_a_changed_and_a_missing_volume(store, tmp_path):
+    root = tmp_path / "store"
+    shutil.copytree(store.root, root)
+    assert verify(root).empty
+    kept = store.studies.query("verdict == 'ok'")["StudyInstanceUID"].tolist()
+    path = store.volume_path(kept[0]).name
+    data = bytearray((root / "volumes" / path).read_bytes())
+    data[len(data) // 2] ^= 1
+    (root / "volumes" / path).write_bytes(data)
+    store.__class__(root).volume_path(kept[1]).unlink()
+    problems = dict(verify(root).itertuples(index=False, name=None))
+    assert problems == {
+        kept[0]: "changed since it was written",
+        kept[1]: "No such file or directory",
+    }
+
+
+def test_no_room_is_said_before_anything_is_written(cohort, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("data_prep.space.KEPT", {"masked": 1e9})
+    with pytest.raises(UserError, match=r"GB left and needs about [\d.]+ GB more"):
+        prepare(cohort, tmp_path / "store", settings)
+    assert not (tmp_path / "store" / "volumes").exists()
 
 
 def test_no_patient_tag_enters_the_store(cohort, tmp_path):

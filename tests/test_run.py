@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from batch.experiment import read_experiment
-from batch.fingerprint import local_files
+from batch.fingerprint import notebook_files
 from batch.notebook import run_notebook
 from batch.parameters import check_parameters, read_parameters
 from pekit.errors import UserError
@@ -366,7 +366,7 @@ def test_local_files_follow_imports_and_no_others(tmp_path):
     (tmp_path / "stray.py").touch()
     code = "%matplotlib inline\nimport numpy, stray\nfrom pkg.a import f"
     notebook = write_notebook(tmp_path / "n.ipynb", "A = 1", code)
-    names = [file.relative_to(tmp_path).as_posix() for file in local_files(tmp_path, notebook)]
+    names = [file.relative_to(tmp_path).as_posix() for file in notebook_files(tmp_path, notebook)]
     assert names == ["pkg/__init__.py", "pkg/a.py", "pkg/b.py", "pkg/c.py"]
 
 

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from pekit.errors import UserError
-from pekit.provenance import code_hash, git_state, hash_path
+from pekit.provenance import git_state, hash_path
 from pekit.record import CsvLog, to_json, without_paths
 from pekit.tracking import Run
 
@@ -272,13 +272,3 @@ def test_to_json():
 def test_without_paths():
     value = {"a": ["x", "/y", {"b": "../z", "c": 1}], "d": "~/e", "f": "C:\\g", "h": 0.5}
     assert without_paths(value) == {"a": ["x", {"c": 1}], "h": 0.5}
-
-
-def test_code_hash_ignores_comments_but_not_code(tmp_path):
-    module = tmp_path / "a.py"
-    module.write_text("x = 1\n")
-    before = code_hash(tmp_path)
-    module.write_text("# a comment\nx   =   1\n")
-    assert code_hash(tmp_path) == before
-    module.write_text("x = 2\n")
-    assert code_hash(tmp_path) != before

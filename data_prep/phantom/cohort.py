@@ -27,7 +27,7 @@ from data_prep.phantom.phantom import PhantomConfig
 from data_prep.phantom.study import DEFECTS, Task, read_record, write_study
 from data_prep.pool import run_pool
 from pekit.errors import UserError
-from pekit.provenance import code_hash
+from pekit.modules import code_hash
 from pekit.store import EXAM_LABELS, LABELS, LANDMARKS, UIDS, atomic, read_json, write_json
 
 # Exam columns that a submission does not predict.
@@ -116,7 +116,7 @@ def _note(out: Path, config: CohortConfig, complete: bool) -> None:
 
 
 def _made_with(config: CohortConfig) -> dict:
-    code = code_hash(Path(__file__).parent)
+    code = code_hash(Path(__file__).parent.glob("*.py"))
     return {"config": config.model_dump(mode="json"), "code": code}
 
 

@@ -8,7 +8,7 @@ An experiment is one YAML file; its name is the file's, its stages' folders lie 
         notebook: 01_cohort.ipynb
         params: {N_TRAIN: 400}      # values for the notebook's parameters cell
       hop1:
-        notebook: 04_train_hop1.ipynb
+        notebook: 05_train_hop1.ipynb
         needs: {STORE: prepare}     # parameter STORE receives the folder of the stage prepare
         params: {EPOCHS: 8}
       hop1_control:
