@@ -15,6 +15,8 @@ from data_prep.volume import Orientation
 AXIS_TOLERANCE = 0.01  # off-axis part of a direction cosine: 0.6 degrees
 MAX_TILT_DEG = 45  # a gantry tilts by less; beyond lie coronal and sagittal planes
 MAX_SIDE = 4096  # pixels; no CT matrix is larger, and a damaged header must not fill the memory
+# Tags that all slices share, with the count of their numbers: ten in all.
+SHARED = {"Rows": 1, "Columns": 1, "ImageOrientationPatient": 6, "PixelSpacing": 2}
 
 
 @dataclass(frozen=True)
@@ -43,23 +45,22 @@ def read_geometry(slices: list[tuple[Path, Dataset]]) -> Geometry:
     """
     if len(studies := {str(dataset.StudyInstanceUID) for _, dataset in slices}) > 1:
         raise StudyError(f"{len(studies)} studies share one series UID", slices[0][0].parent)
-    first, position = None, np.empty((len(slices), 3))
+    shared, position = np.empty((len(slices), 10)), np.empty((len(slices), 3))
     for i, (file, dataset) in enumerate(slices):
-        size = [read_numbers(file, dataset, name, 1)[0] for name in ("Rows", "Columns")]
-        cosines = read_numbers(file, dataset, "ImageOrientationPatient", 6)
-        spacing = read_numbers(file, dataset, "PixelSpacing", 2)
+        numbers = (read_numbers(file, dataset, name, count) for name, count in SHARED.items())
+        shared[i] = np.concatenate(list(numbers))
         position[i] = read_numbers(file, dataset, "ImagePositionPatient", 3)
-        geometry = np.concatenate([size, cosines, spacing])
-        if first is None:
-            first = geometry
-        if not np.allclose(geometry[:2], first[:2]):
-            raise StudyError(
-                f"{size[0]:g} x {size[1]:g} pixels, unlike the first file's "
-                f"{first[0]:g} x {first[1]:g}",
-                file,
-            )
-        if not np.allclose(geometry, first, atol=1e-3):
-            raise StudyError("orientation or pixel spacing unlike the first file's", file)
+    first = shared[0]
+    unlike = ~np.isclose(shared, first, atol=1e-3)
+    if unlike.any():
+        i = int(unlike.any(1).argmax())
+        size, other = (f"{row[0]:g} x {row[1]:g}" for row in (first, shared[i]))
+        raise StudyError(
+            f"{other} pixels, unlike the first file's {size}"
+            if unlike[i, :2].any()
+            else "orientation or pixel spacing unlike the first file's",
+            slices[i][0],
+        )
     if not 1 <= first[:2].min() <= first[:2].max() <= MAX_SIDE or not 0 < first[8:].min() < 100:
         raise StudyError(
             f"rows and columns must lie within 1 and {MAX_SIDE}, pixel spacing must be positive",
