@@ -1,8 +1,9 @@
 """The paper's 20 landmarks (section IV, "Keypoint pretraining"): found in masks, or read from CSV.
 
-The embedded threshold masks give five of them: both lung tops, the heart, the top of the liver and
-the carina. Positions are (z, y, x): in voxels of the uncropped volume, or in LPS mm where a name
-ends in `_mm`. A landmark that is not in the volume, or is cut by its edge, is None.
+`landmark_rules.landmark_rules` lists how each is found. The embedded threshold masks alone give
+seven: both lung tops, the heart, the top of the liver, the carina and both main bronchi.
+Positions are (z, y, x): in voxels of the uncropped volume, or in LPS mm where a name ends in `_mm`.
+A landmark that is not in the volume, or is cut by its edge, is None.
 """
 
 from collections.abc import Mapping
@@ -12,63 +13,37 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.airway import AIRWAY_HU, trace_airway
+from data_prep.landmark_rules import find_landmark
+from data_prep.landmark_scan import Scan
 from data_prep.masks import Masks
-from data_prep.threshold import air_inside_body, diaphragm_dome, midline, reduce_volume
+from data_prep.organ import Point
 from pekit.errors import UserError
 from pekit.store import LANDMARKS
 
 CSV_COLUMNS = ("StudyInstanceUID", "name", "z_mm", "y_mm", "x_mm")
-
-Point = tuple[float, float, float]
+PLAIN_UID = r"(?!\.{1,2}$)[^/\\\s][^/\\]*"  # it names folders and files: no path
 
 
 def from_masks(
     masks: Masks, volume_hu: np.ndarray, spacing_mm: tuple[float, float, float]
 ) -> dict[str, Point | None]:
-    """The landmarks that lung and heart masks give: name -> voxel (z, y, x), or None.
+    """The landmarks that a study's masks give: name -> voxel (z, y, x), or None.
+
+    A landmark is found by the first of its rules (`landmark_rules`) whose masks the study has. It
+    is None when there is no such rule, or its masks are empty, too small to be believed, or cut
+    by the volume's edge where it lies.
 
     Args:
-        masks: lung and heart of the whole study, (Z, Y, X) bool.
-        volume_hu: the whole study, (Z, Y, X) int16 HU; the carina is traced in it.
+        masks: lung, heart and organs of the whole study, (Z, Y, X) bool; each organ is asked for
+            once.
+        volume_hu: the whole study, (Z, Y, X) int16 HU; the airway is traced in it.
         spacing_mm: voxel size (z, y, x).
+
+    Raises:
+        UserError: a mask has another shape than the volume.
     """
-    middle = midline(volume_hu)
-    dome = diaphragm_dome(masks.lung, middle, spacing_mm)
-    return {
-        "Heart": _heart(masks.heart),
-        "Carina Bifurcation": _carina(volume_hu, spacing_mm),
-        "Liver Top": tuple(map(float, dome)) if dome and dome[0] > 0 else None,
-        "Right Lung Top": _top(masks.lung[:, :, :middle], 0),
-        "Left Lung Top": _top(masks.lung[:, :, middle:], middle),
-    }
-
-
-def _heart(heart: np.ndarray) -> Point | None:
-    """Centre of mass; None when the volume's first or last slice cuts it."""
-    if heart[0].any() or heart[-1].any() or not heart.any():
-        return None
-    return tuple(map(float, np.argwhere(heart).mean(0)))
-
-
-def _top(lung: np.ndarray, x_offset: int) -> Point | None:
-    """Middle of the highest section; None when that is the volume's last slice."""
-    z = np.flatnonzero(lung.any((1, 2)))
-    if not len(z) or z[-1] == len(lung) - 1:
-        return None
-    y, x = np.argwhere(lung[z[-1]]).mean(0)
-    return float(z[-1]), float(y), float(x) + x_offset
-
-
-def _carina(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> Point | None:
-    """Where the traced airway widens to part, brought back from the reduced volume."""
-    coarse, spacing = reduce_volume(hu, spacing_mm)
-    _, carina = trace_airway(air_inside_body(coarse) & (coarse < AIRWAY_HU), spacing)
-    if carina is None:
-        return None
-    factors = np.array(spacing) / spacing_mm
-    z, y, x = (np.array(carina) + 0.5) * factors - 0.5
-    return float(min(z, len(hu) - 1)), float(y), float(x)
+    scan = Scan(masks, volume_hu, spacing_mm)
+    return {name: find_landmark(name, scan) for name in LANDMARKS}
 
 
 def check_names(names: list[str]) -> None:
@@ -90,18 +65,23 @@ def read_landmarks_csv(path: Path) -> pd.DataFrame:
     Landmarks that are not there have no row.
 
     Raises:
-        UserError: the file is missing or no CSV, lacks a column, or holds an unknown name, a
-            position that is no number, or a landmark twice.
+        UserError: the file is missing or no CSV, lacks a column, or holds a study UID that is none,
+            an unknown name, a position that is no number, or a landmark twice.
     """
     try:
         table = pd.read_csv(path, dtype={"StudyInstanceUID": str, "name": str})
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
     except ValueError as error:  # pandas' parser errors and bad encodings are ValueErrors
         raise UserError(f"{path} is not a CSV table ({error})") from None
     if missing := [name for name in CSV_COLUMNS if name not in table]:
         raise UserError(f"{path} lacks the columns {', '.join(missing)}")
     table = table[list(CSV_COLUMNS)]
+    odd = ~table["StudyInstanceUID"].str.fullmatch(PLAIN_UID, na=False).astype(bool)
+    if odd.any():
+        raise UserError(f"{path}: row {odd.argmax() + 2} has no plain StudyInstanceUID")
     try:
         check_names(table["name"].unique().tolist())
     except UserError as error:

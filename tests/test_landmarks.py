@@ -5,6 +5,7 @@ import pytest
 
 from data_prep.anatomy import segment
 from data_prep.dicom import read_series
+from data_prep.images import read_image
 from data_prep.landmarks import from_masks, landmark_table, read_landmarks_csv, to_voxels
 from data_prep.masks import Masks
 from data_prep.phantom import PhantomConfig, make_phantom
@@ -18,7 +19,11 @@ def test_phantom_landmarks_are_found_near_their_truth(seed):
     masks = segment(phantom.hu, phantom.spacing_mm)
     found = from_masks(masks, phantom.hu, phantom.spacing_mm)
     truth = to_voxels(phantom.landmarks_mm, phantom.origin_mm, phantom.spacing_mm)
-    for name in ("Right Lung Top", "Left Lung Top", "Carina Bifurcation", "Liver Top", "Heart"):
+    # A main bronchus may run into the lung at once, at this voxel size.
+    bronchi = [name for name in ("Right Primary Bronchus", "Left Primary Bronchus") if found[name]]
+    assert bronchi
+    tops = ("Right Lung Top", "Left Lung Top", "Carina Bifurcation", "Liver Top", "Heart")
+    for name in (*tops, *bronchi):
         error = np.array(found[name]) - truth[name]
         # The heart's middle depends on where its mask ends among vessels and diaphragm.
         limit = 25 if name == "Heart" else 15
@@ -40,6 +45,21 @@ def test_landmarks_of_a_real_ct(shared_data):
     for name, voxel in seen.items():
         error = (np.array(found[name]) - voxel) * volume.spacing_mm
         assert np.linalg.norm(error) < (25 if name == "Heart" else 15), name
+
+
+def test_traced_main_bronchi_of_a_real_ct(shared_data):
+    image = read_image(shared_data / "chest_ct" / "lung2_image.nrrd")
+    hu = image.array.astype(np.int16)
+    nothing = np.zeros(hu.shape, bool)
+    found = from_masks(Masks(nothing, nothing), hu, image.spacing_mm)
+    # Read off the slices' pictures: from the carina (slice 40) to where the right upper lobe's
+    # bronchus leaves (slice 37), and 2.5 cm down on the left.
+    for name, voxel in {
+        "Right Primary Bronchus": (38.5, 275, 241),
+        "Left Primary Bronchus": (37, 287, 281),
+    }.items():
+        error = (np.array(found[name]) - voxel) * image.spacing_mm
+        assert np.linalg.norm(error) < 10, name
 
 
 def test_landmarks_cut_by_the_edge_are_absent():
@@ -79,6 +99,11 @@ def test_csv_in_mm_becomes_voxels(tmp_path):
         ("{head}\na,T4,1,2,3\na,T4,1,2,4\n", "study a has 'T4' twice"),
         ("{head}\na,Heart,1,2,3\na,T4,1,,3\n", "row 3 has no position"),
         ("{head}\na,T4,1,two,3\n", "row 2 has no position"),
+        ("{head}\na,T4,1,2,inf\n", "row 2 has no position"),
+        ("{head}\na,T4,1,2,3\n../a,T4,1,2,3\n", "row 3 has no plain StudyInstanceUID"),
+        ("{head}\na\\b,T4,1,2,3\n", "row 2 has no plain StudyInstanceUID"),
+        ("{head}\n..,T4,1,2,3\n", "row 2 has no plain StudyInstanceUID"),
+        ("{head}\n,T4,1,2,3\n", "row 2 has no plain StudyInstanceUID"),
         ("", "is not a CSV"),
     ],
 )
@@ -93,6 +118,8 @@ def test_bad_csv_is_named(tmp_path, text, problem):
 def test_missing_csv_is_named(tmp_path):
     with pytest.raises(UserError, match=r"absent\.csv does not exist"):
         read_landmarks_csv(tmp_path / "absent.csv")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_landmarks_csv(tmp_path)
 
 
 def test_table_has_all_twenty():

@@ -1,0 +1,116 @@
+"""What the landmark rules look at: a study's masks, each asked for once, and its traced airway."""
+
+from functools import cached_property
+
+import numpy as np
+
+from data_prep.airway import AIRWAY_HU, trace_airway
+from data_prep.masks import Masks
+from data_prep.organ import Organ, Point
+from data_prep.threshold import air_inside_body, diaphragm_dome, midline, reduce_volume
+from pekit.errors import UserError
+
+EMBEDDED = ("CT", "lung", "heart")  # what every study has
+
+# Less than this of an organ, in mL, is a segmenter's error or a sliver at the volume's edge; about
+# a tenth of what an adult has in view, a little of a long artery.
+MIN_ML = {
+    "aorta": 20.0,
+    "brachiocephalic_trunk": 0.5,
+    "celiac_trunk": 0.3,
+    "clavicula": 2.0,
+    "common_carotid_artery": 0.3,
+    "liver": 20.0,
+    "lung": 20.0,
+    "lung_trachea_bronchia": 5.0,
+    "sternum": 5.0,
+    "subclavian_artery": 0.5,
+    "trachea": 3.0,
+    "vertebrae": 5.0,
+}
+
+
+def min_ml(name: str) -> float:
+    """The smallest believable volume of a mask by TotalSegmentator's class name, in mL."""
+    return MIN_ML[max((key for key in MIN_ML if name.startswith(key)), key=len)]
+
+
+class Scan:
+    """A study as the rules see it.
+
+    Args:
+        masks: of the whole study; an organ's mask is asked for when a rule needs it, and cut to
+            its box.
+        volume_hu: the whole study, (Z, Y, X) int16 HU.
+        spacing_mm: voxel size (z, y, x).
+    """
+
+    def __init__(
+        self, masks: Masks, volume_hu: np.ndarray, spacing_mm: tuple[float, float, float]
+    ) -> None:
+        self.masks, self.hu, self.spacing_mm = masks, volume_hu, spacing_mm
+        # By its keys: `in` asks a mapping for the value, and that may run a segmenter.
+        self.known = {*EMBEDDED, *masks.organs}
+        self._organs: dict[str, Organ | None] = {}
+
+    def organ(self, name: str) -> Organ | None:
+        """The organ of that mask of `Masks.organs`; None when empty or too small to be believed.
+
+        Raises:
+            UserError: the mask has another shape than the volume.
+        """
+        if name not in self._organs:
+            mask = self.masks.organs[name]
+            if mask.shape != self.hu.shape:
+                raise UserError(
+                    f"the mask {name} has the shape {mask.shape}, the volume {self.hu.shape}"
+                    " (z, y, x)"
+                )
+            self._organs[name] = Organ.of(mask, self.spacing_mm, min_ml(name))
+        return self._organs[name]
+
+    @cached_property
+    def middle(self) -> int:
+        """The column that parts right from left."""
+        return midline(self.hu)
+
+    def heart_centre(self) -> Point | None:
+        """Centre of mass of the heart; None when the volume's first or last slice cuts it."""
+        heart = self.masks.heart
+        if heart[0].any() or heart[-1].any() or not heart.any():
+            return None
+        return tuple(map(float, np.argwhere(heart).mean(0)))
+
+    def lung_top(self, sign: int) -> Point | None:
+        """Middle of the highest section of the lung mask, right (-1) or left (1) of the middle."""
+        side = slice(None, self.middle) if sign < 0 else slice(self.middle, None)
+        lung = self.masks.lung[:, :, side]
+        z = np.flatnonzero(lung.any((1, 2)))
+        if not len(z) or z[-1] == len(lung) - 1:
+            return None
+        y, x = np.argwhere(lung[z[-1]]).mean(0)
+        return float(z[-1]), float(y), float(x) + (side.start or 0)
+
+    def dome(self) -> Point | None:
+        """Top of the right diaphragm under the lung mask; None when the first slice cuts it."""
+        found = diaphragm_dome(self.masks.lung, self.middle, self.spacing_mm)
+        return tuple(map(float, found)) if found and found[0] > 0 else None
+
+    @cached_property
+    def traced_airway(self) -> tuple[Organ, Point] | None:
+        """The airway traced in the reduced volume and its carina, in voxels of that volume."""
+        coarse, spacing = reduce_volume(self.hu, self.spacing_mm)
+        airway, carina = trace_airway(air_inside_body(coarse) & (coarse < AIRWAY_HU), spacing)
+        return None if carina is None else (Organ.of(airway, spacing), carina)
+
+    def traced_carina(self) -> Point | None:
+        """The traced airway's carina in voxels of the study."""
+        return self.from_coarse(self.traced_airway[1]) if self.traced_airway else None
+
+    def from_coarse(self, point: Point | None) -> Point | None:
+        """A point of the reduced volume as voxels of the study."""
+        if point is None:
+            return None
+        factors = np.array(self.traced_airway[0].spacing_mm) / self.spacing_mm
+        z, y, x = (np.array(point) + 0.5) * factors - 0.5
+        return float(min(z, len(self.hu) - 1)), float(y), float(x)
