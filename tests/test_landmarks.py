@@ -25,9 +25,7 @@ def test_phantom_landmarks_are_found_near_their_truth(seed):
     tops = ("Right Lung Top", "Left Lung Top", "Carina Bifurcation", "Liver Top", "Heart")
     for name in (*tops, *bronchi):
         error = np.array(found[name]) - truth[name]
-        # The heart's middle depends on where its mask ends among vessels and diaphragm.
-        limit = 25 if name == "Heart" else 15
-        assert np.linalg.norm(error * phantom.spacing_mm) < limit, name
+        assert np.linalg.norm(error * phantom.spacing_mm) < 15, name
 
 
 def test_landmarks_of_a_real_ct(shared_data):
@@ -44,7 +42,7 @@ def test_landmarks_of_a_real_ct(shared_data):
     }
     for name, voxel in seen.items():
         error = (np.array(found[name]) - voxel) * volume.spacing_mm
-        assert np.linalg.norm(error) < (25 if name == "Heart" else 15), name
+        assert np.linalg.norm(error) < 15, name
 
 
 def test_traced_main_bronchi_of_a_real_ct(shared_data):

@@ -21,7 +21,7 @@ from data_prep.phantom.vessels import (
 # The 20 landmarks of the paper (section IV) in template mm. The lung and liver tops follow the
 # shapes below.
 LANDMARKS_MM: dict[str, Point] = {
-    "Heart": (-63, -33, 18),
+    "Heart": (-56, -28, 12),
     "Carina Bifurcation": (0, 8, 0),
     "T4": (12, 48, 0),
     "Right Primary Bronchus": (-13, 9, -22),
