@@ -21,7 +21,7 @@ from data_prep.records import Records, run_studies
 from data_prep.volume import Volume
 from pekit.errors import UserError
 from pekit.modules import code_hash, local_files
-from pekit.store import SLICE_LABEL, write_csv, write_json, write_table
+from pekit.store import SLICE_LABEL, remove_leftovers, write_csv, write_json, write_table
 
 Depth = Literal["headers", "pixels"]
 EXCLUSION_COLUMNS = (STUDY, "reasons")
@@ -63,6 +63,8 @@ def examine(
     out = Path(out)
     tasks = find_studies(Path(data), sources, limit)
     records = Records(out / "records" / depth, rules())
+    for folder in (out, records.folder):
+        remove_leftovers(folder)
     run_studies(
         partial(examine_study, depth=depth), records.missing(tasks), records, workers, progress
     )

@@ -30,7 +30,16 @@ from pekit.errors import UserError
 from pekit.modules import code_hash, local_files
 from pekit.progress import progress as show_progress
 from pekit.progress import say
-from pekit.store import BOX_COLUMNS, SLICE_LABEL, UIDS, Store, public_uid, write_csv, write_table
+from pekit.store import (
+    BOX_COLUMNS,
+    SLICE_LABEL,
+    UIDS,
+    Store,
+    public_uid,
+    remove_leftovers,
+    write_csv,
+    write_table,
+)
 
 
 def prepare(
@@ -72,6 +81,8 @@ def prepare(
     mine = tasks[part - 1 :: parts]
     try:
         store = Store.create(root, settings.model_dump())
+        for folder in (root, root / "records", root / "volumes"):
+            remove_leftovers(folder)
         records = Records(root / "records", digest(settings))
         todo = records.missing(mine, holds=partial(_volume_stands, store))
         check_space(todo, settings.crop, root)

@@ -12,6 +12,7 @@ A store is a folder:
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import tempfile
@@ -23,6 +24,7 @@ from pathlib import Path
 import blosc2
 import numpy as np
 import pandas as pd
+import psutil
 
 from pekit.errors import UserError
 
@@ -88,12 +90,20 @@ def public_uid(uid: str) -> str:
     return hashlib.sha256(uid.encode()).hexdigest()[:12]
 
 
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to; it takes the final name only if the block succeeds."""
+    """Give a path beside `path` to write to; it takes the final name only if the block succeeds.
+
+    The name beside says which process of which machine writes there: `remove_leftovers`.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(
+        prefix=f".{path.name}.{_HOST}-{os.getpid()}-", suffix=path.suffix, dir=path.parent
+    )
     os.close(handle)
     beside = Path(name)
     beside.unlink()  # libraries such as blosc2 refuse to write over an existing file
@@ -105,6 +115,14 @@ def atomic(path: Path) -> Iterator[Path]:
             shutil.rmtree(beside)
         else:
             beside.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes of this machine that were killed have left half written in a folder."""
+    for path in Path(folder).glob(f".*.{_HOST}-*-*"):
+        process = path.name.split(f".{_HOST}-")[1].split("-")[0]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 
 import blosc2
 import numpy as np
@@ -6,7 +8,16 @@ import pandas as pd
 import pytest
 
 from pekit.errors import UserError
-from pekit.store import Store, atomic, public_uid, read_json, read_table, write_json, write_table
+from pekit.store import (
+    Store,
+    atomic,
+    public_uid,
+    read_json,
+    read_table,
+    remove_leftovers,
+    write_json,
+    write_table,
+)
 
 
 @pytest.fixture
@@ -108,3 +119,17 @@ def test_public_uid():
     assert len(hashed) == 12
     assert hashed != public_uid("1.2.840.113619.2.6")
     assert "840" not in json.dumps(hashed) or hashed.count("1.2") == 0
+
+
+def test_leftovers_of_killed_processes_are_removed(tmp_path):
+    ended = os.fork()
+    if not ended:
+        with atomic(tmp_path / "a.json") as beside:
+            beside.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(ended, 0)
+    assert len(list(tmp_path.iterdir())) == 1
+    with atomic(tmp_path / "b.json") as beside:
+        beside.write_text("{}")
+        remove_leftovers(tmp_path)  # this process is alive
+    assert [f.name for f in tmp_path.iterdir()] == ["b.json"]
