@@ -20,24 +20,31 @@ def contents(root: Path) -> dict[str, bytes]:
     return {str(f.relative_to(root)): f.read_bytes() for f in root.rglob("*") if f.is_file()}
 
 
-def prepare_in_a_process(data: Path, root: Path) -> int:
-    """Start preparing in a copy of this process, which has everything imported; its id."""
+def prepare_until(seconds: float, data: Path, root: Path) -> bool:
+    """Prepare in a copy of this process that dies after so much CPU time; whether it died."""
     process = os.fork()
-    if process:
-        return process
-    prepare(data, root, PrepareSettings())
-    os._exit(0)
+    if not process:
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal kills, with no word of farewell
+        prepare(data, root, PrepareSettings())
+        os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(process, 0)[1])
+
+
+def cpu_times(data: Path, root: Path) -> list[float]:
+    """CPU time from the call to each study that is done."""
+    start, times = time.process_time(), []
+
+    def progress(studies, total, desc):
+        for study in studies:
+            times.append(time.process_time() - start)
+            yield study
+
+    prepare(data, root, PrepareSettings(), progress=progress)
+    return times
 
 
 def records(root: Path) -> int:
     return len(list((root / "records").glob("[!.]*.json")))
-
-
-def wait_for(root: Path, count: int) -> None:
-    end = time.monotonic() + 60
-    while records(root) < count:
-        assert time.monotonic() < end, "no study was prepared in a minute"
-        time.sleep(0.002)
 
 
 @pytest.fixture
@@ -52,21 +59,18 @@ def _one_thread():
 @pytest.mark.usefixtures("_one_thread")
 def test_killed_at_random_moments(tmp_path):
     phantom = {"shape": (24, 96, 96)}
-    config = CohortConfig(n_train=24, n_test=2, seed=5, broken_fraction=0.2, phantom=phantom)
+    config = CohortConfig(n_train=34, n_test=2, seed=5, broken_fraction=0.2, phantom=phantom)
     data, root = tmp_path / "cohort", tmp_path / "killed"
     write_cohort(data, config)
-    start = time.monotonic()
-    prepare(data, tmp_path / "whole", PrepareSettings())
-    whole = time.monotonic() - start
+    first, *_, last = cpu_times(data, tmp_path / "whole")
+    each = (last - first) / 35
     rng = np.random.default_rng(0)
+    died = 0
     for _ in range(KILLS):
-        process = prepare_in_a_process(data, root)
-        # Before its first study or after, and anywhere within one: reading, masks, writing.
-        wait_for(root, records(root) + rng.integers(0, 2))
-        time.sleep(rng.uniform(0.0, 1.5 * whole / 26))
-        os.kill(process, signal.SIGKILL)
-        assert os.WIFSIGNALED(os.waitpid(process, 0)[1]), "it had ended before it was killed"
-    assert 5 < records(root) < 26
+        # Before its first study is done or after, in reading, masks or writing.
+        died += prepare_until(rng.uniform(0.5 * first, first + 2 * each), data, root)
+    assert died > 0.75 * KILLS
+    assert records(root) > 5
     prepare(data, root, PrepareSettings())
     assert contents(root).keys() == contents(tmp_path / "whole").keys()
     assert contents(root) == contents(tmp_path / "whole")
