@@ -9,7 +9,7 @@ import torch
 
 from data_prep.dicom import read_series
 from data_prep.phantom import CohortConfig, PhantomConfig, make_phantom, write_cohort
-from data_prep.prepare import PrepareSettings, prepare_volume
+from data_prep.study import PrepareSettings, prepare_volume
 from pekit.config import AugmentSettings
 from pekit.dataset import StackDataset, training_samples
 from pekit.hop import HopNet
