@@ -118,7 +118,7 @@ def split_balance(studies: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
     counts.loc["all"] = counts.sum()
     percent = (100 * counts / counts.loc["all"]).add_suffix("_percent")
     both = [name for part in counts for name in (part, f"{part}_percent")]
-    return pd.concat([counts, percent], axis=1)[both].rename_axis("stratum")
+    return pd.concat([counts, percent], axis=1)[both].rename_axis(index="stratum", columns=None)
 
 
 def _used(studies: pd.DataFrame) -> pd.DataFrame:
