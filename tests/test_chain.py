@@ -23,6 +23,9 @@ from pekit.store import UIDS, Store
 from pekit.voting import Vote, probs_by_study, study_truth, study_verdicts
 
 ROOT = Path(__file__).parents[1]
+# One thread a stage, and side by side those that do not wait for each other: at this size a second
+# thread gains nothing, and where other tests share the cores it waits for them, spinning.
+BATCH = ("batch", ROOT / "tests" / "chain.yaml", "--snakemake=--max-threads 1")
 RUNS = ROOT / "runs" / "chain"
 STAGES = {
     "cohort", "prepare", "pretrain", "hop1", "hop1_control", "hop2", "predict",
@@ -41,7 +44,7 @@ def run(*arguments):
 @pytest.fixture(scope="module")
 def chain():
     shutil.rmtree(RUNS, ignore_errors=True)
-    done = run("batch", ROOT / "tests" / "chain.yaml")
+    done = run(*BATCH)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -73,7 +76,7 @@ def test_it_ends_with_a_table_and_the_report(chain):
 
 
 def test_a_second_call_runs_nothing(chain):
-    again = run("batch", ROOT / "tests" / "chain.yaml")
+    again = run(*BATCH)
     assert again.returncode == 0
     assert "run now: none" in again.stdout
 
