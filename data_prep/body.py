@@ -54,7 +54,7 @@ def body_outline(hu: np.ndarray) -> np.ndarray:
 
 
 def midline(hu: np.ndarray) -> int:
-    """The column x with as much of the body to its right as to its left, of a volume (Z, Y, X) HU.
+    """The column x before which half of the body lies (to its right), of a volume (Z, Y, X) HU.
 
     In each row the body reaches from the first tissue to the last: a lung counts as its opaque
     fellow does.
@@ -63,4 +63,4 @@ def midline(hu: np.ndarray) -> int:
     body = np.logical_or.accumulate(tissue, 2)
     body &= np.logical_or.accumulate(tissue[:, :, ::-1], 2)[:, :, ::-1]
     columns = body.sum((0, 1)).cumsum()
-    return int(np.searchsorted(columns, columns[-1] / 2))
+    return int(np.searchsorted(columns, columns[-1] / 2)) + 1

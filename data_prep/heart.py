@@ -17,7 +17,7 @@ SOFT_HU = (-20, 700)  # fat below, cortical bone above
 CONTRAST_HU = 120  # opacified blood above; myocardium, liver and clotted blood below
 DOME_TOP_MM2 = 400.0  # the first section of the dome, larger than those of a hilum
 ABOVE_DOME_MM = 12.0  # the left lobe of the liver may rise so far above the right dome's top
-BELOW_DOME_MM = 20.0  # how far below the right dome's top the heart may reach
+BELOW_DOME_MM = 15.0  # how far below the right dome's top the heart may reach
 SMOOTH_MM = 3.0  # standard deviation
 MIN_HEART_ML = 30.0
 

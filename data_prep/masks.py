@@ -38,9 +38,11 @@ class LabelMap(Mapping):
     """
 
     def __init__(self, labels: np.ndarray, numbers: Mapping[str, int]):
-        there = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
+        there = np.zeros(256, bool)
+        for plane in labels:  # all at once would take eight bytes a voxel
+            there[plane] = True
         self.labels = labels
-        self.numbers = {name: number for name, number in numbers.items() if number in there}
+        self.numbers = {name: number for name, number in numbers.items() if there[number]}
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.labels == self.numbers[name]
@@ -50,3 +52,6 @@ class LabelMap(Mapping):
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.numbers  # Mapping's own makes the mask

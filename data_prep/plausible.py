@@ -8,15 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from data_prep.body import body_outline, midline
-from data_prep.coarse import reduce_mask, reduce_volume
+from data_prep.body import LUNG_HU, OUTER_HU, midline
 from data_prep.errors import SegmentationError
 from data_prep.masks import Masks
 from data_prep.sides import missing_side
 
 # Of a child's single lung to an emphysematous adult's two; of an infant's heart to a huge one.
 PLAUSIBLE_ML = {"lung": (300.0, 12000.0), "heart": (30.0, 3000.0)}
-MIN_IN_BODY = 0.7  # of a missing lung's place
+MAX_AERATED = 0.5  # of a missing lung's place
 
 
 def check_masks(masks: Masks, hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> Masks:
@@ -29,7 +28,7 @@ def check_masks(masks: Masks, hu: np.ndarray, spacing_mm: tuple[float, float, fl
         SegmentationError: says which of these rules is broken.
             empty: a mask has no voxel.
             volume: lungs or heart are outside PLAUSIBLE_ML.
-            one side: a lung is missing, and there is no body where it should be.
+            one side: a lung is missing, though its place is aerated.
             whole image: the crop box is the whole volume, along all three axes.
     """
     for organ, (least, most) in PLAUSIBLE_ML.items():
@@ -43,7 +42,7 @@ def check_masks(masks: Masks, hu: np.ndarray, spacing_mm: tuple[float, float, fl
             )
     if masks.opaque is None and (missing := missing_side(masks.lung, midline(hu))):
         side, place = missing
-        _explain(side, place, hu, spacing_mm)
+        _explain(side, place, masks, hu)
         masks = replace(masks, opaque=place)
     if all(
         any(part.take(end, axis).any() for part in masks.parts())
@@ -54,10 +53,8 @@ def check_masks(masks: Masks, hu: np.ndarray, spacing_mm: tuple[float, float, fl
     return masks
 
 
-def _explain(side: str, place: np.ndarray, hu: np.ndarray, spacing_mm: tuple) -> None:
-    """A lung may be opaque, but its place must lie in the body."""
-    coarse, _ = reduce_volume(hu, spacing_mm)
-    place = reduce_mask(place, spacing_mm)
-    inside = np.count_nonzero(place & body_outline(coarse))
-    if inside < MIN_IN_BODY * max(1, np.count_nonzero(place)):
-        raise SegmentationError(f"no {side} lung, and no body where it should be")
+def _explain(side: str, place: np.ndarray, masks: Masks, hu: np.ndarray) -> None:
+    """A missing lung is opaque, or its side is full of gas: its place does not look like lung."""
+    values = hu[place & ~masks.lung]
+    if np.mean((values > OUTER_HU) & (values < LUNG_HU)) > MAX_AERATED:
+        raise SegmentationError(f"no {side} lung in the mask, though its place is aerated")
