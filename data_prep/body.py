@@ -6,6 +6,9 @@ Volumes are (Z, Y, X) int16 HU in LPS axes.
 import cv2
 import numpy as np
 
+from data_prep.coarse import morphology
+from data_prep.hull import convex_hull
+
 LUNG_HU = -400  # half-way between lung (about -850) and soft tissue (about 40)
 OUTER_HU = -950  # the air of the room is darker; lung that touches the image's border is not
 
@@ -15,42 +18,60 @@ def air_inside_body(hu: np.ndarray) -> np.ndarray:
 
     The room's air is what is nearly pure and reaches the border of its slice. Lung that touches
     the border, as in a small field of view, is denser and stays, and no gap of noise in a thin
-    chest wall lets the room into it. The outline is the convex hull of the tissue, so that the
-    foam of the table and blankets lie outside.
+    chest wall lets the room into it. What lies outside the outline, as the foam of the table or
+    blankets, is left out.
 
     Args:
         hu: (Z, Y, X) int16, at a voxel size of about 4 mm.
     """
-    inside = (hu < LUNG_HU) & body_outline(hu)
+    air = (hu < LUNG_HU) & ~np.stack([_room(plane) for plane in hu])
+    inside = air & _outline(hu, air)
+    # Lung next to the room's air has no skin, whose partial volume was taken for the room's.
+    at_room = (hu < LUNG_HU) & (hu > OUTER_HU) & ~air
+    return inside | (morphology(inside, cv2.MORPH_DILATE, 4.0, (4.0, 4.0, 4.0)) & at_room)
+
+
+def _room(plane: np.ndarray) -> np.ndarray:
+    """The room's air on a slice (Y, X), with the partial volume at the skin."""
+    # Averaged, since single voxels of noise would break it up.
+    dark = (cv2.blur(plane, (3, 3)) < OUTER_HU).astype(np.uint8)
+    dark = cv2.copyMakeBorder(dark, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
+    cv2.floodFill(dark, None, (0, 0), 2)
+    room = (dark[1:-1, 1:-1] == 2).astype(np.uint8)
     around = np.ones((3, 3), np.uint8)
-    for z, plane in enumerate(hu):
-        # Averaged, since single voxels of noise would break the room's air up.
-        dark = (cv2.blur(plane, (3, 3)) < OUTER_HU).astype(np.uint8)
-        dark = cv2.copyMakeBorder(dark, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
-        cv2.floodFill(dark, None, (0, 0), 2)
-        room = (dark[1:-1, 1:-1] == 2).astype(np.uint8)
-        # The average ends a voxel before the skin, and partial volume adds one.
-        inside[z] &= cv2.dilate(room, around, iterations=2) == 0
-    return inside
+    # The average ends a voxel before the skin; partial volume adds one.
+    room |= cv2.dilate(room, around) & (plane < OUTER_HU).view(np.uint8)
+    return cv2.dilate(room, around).astype(bool)
 
 
-def body_outline(hu: np.ndarray) -> np.ndarray:
-    """Convex hull of the tissue on each slice: (Z, Y, X) bool, of a coarse volume.
+def _outline(hu: np.ndarray, air: np.ndarray) -> np.ndarray:
+    """Convex hull of the body on each slice (Z, Y, X) bool, given its air and perhaps more air.
 
-    Thin things, as the table's shell, are no tissue. Parts of a tenth of the largest count, e.g.
-    the chest wall on both sides of a lung that the image cuts.
+    It goes around the tissue, of which thin things, as the table's shell, are no part, and around
+    air that fills its hull for the most, as a lung does that the image cuts: there the tissue's
+    own hull would cut the lung off by a chord.
     """
-    hull = np.zeros(hu.shape, np.uint8)
+    solid = np.zeros(hu.shape, bool)
+    bulk = np.zeros(hu.shape, bool)
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
     for z, plane in enumerate(hu):
-        solid = (plane > LUNG_HU).astype(np.uint8)
-        solid = cv2.morphologyEx(solid, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-        _, labels, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=4)
-        area = stats[1:, cv2.CC_STAT_AREA]
-        if len(area):
-            parts = np.isin(labels, 1 + np.flatnonzero(area > 0.1 * area.max()))
-            points = cv2.findNonZero(parts.astype(np.uint8))
-            cv2.fillConvexPoly(hull[z], cv2.convexHull(points), 1)
-    return hull.astype(bool)
+        tissue = (plane > LUNG_HU).astype(np.uint8)
+        tissue = cv2.morphologyEx(tissue, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(tissue, connectivity=4)
+        area = stats[:, cv2.CC_STAT_AREA]
+        # The chest wall may be in several parts; what is small is no body.
+        part = area > 0.1 * area[1:].max(initial=0)
+        part[0] = False
+        solid[z] = part[labels]
+    hull = convex_hull(solid)
+    for z, plane in enumerate(air.view(np.uint8)):
+        count, labels = cv2.connectedComponents(plane, connectivity=4)
+        within = np.bincount(labels[hull[z]], minlength=count)
+        part = within > np.bincount(labels.ravel(), minlength=count) / 2
+        part[0] = False
+        # Opened, since a lung may be joined to the skin's partial volume through a thin wall.
+        bulk[z] = cv2.morphologyEx(part[labels].astype(np.uint8), cv2.MORPH_OPEN, disk)
+    return convex_hull(hull, bulk)
 
 
 def midline(hu: np.ndarray) -> int:
