@@ -1,20 +1,26 @@
 """Lung and heart masks of a CT (paper, section IV).
 
-`segment` chooses a method by name: `threshold` needs no weights; `precomputed` reads NIfTI masks
-that another segmenter made. Volumes are (Z, Y, X) int16 HU in LPS axes, spacing is (z, y, x) mm.
+`segment` chooses a method by name. `threshold` needs no weights; `totalsegmentator` and `lungmask`
+need their package and weights on disk; `precomputed` reads masks that any segmenter made. Volumes
+are (Z, Y, X) int16 HU in LPS axes, spacing is (z, y, x) mm.
 """
 
 from collections.abc import Callable
 from difflib import get_close_matches
-from pathlib import Path
+from inspect import Parameter, signature
 
 import numpy as np
 
 from data_prep.errors import SegmentationError
-from data_prep.images import read_image
+from data_prep.from_lungmask import segment_by_lungmask
+from data_prep.from_totalsegmentator import segment_by_totalsegmentator
 from data_prep.masks import Masks
+from data_prep.plausible import check_masks
+from data_prep.precomputed import segment_precomputed
 from data_prep.threshold import segment_by_threshold
 from pekit.errors import UserError
+
+__all__ = ["CTPA_MIN_HU", "METHODS", "SegmentationError", "contrast_hu", "segment"]
 
 # The median over the heart, walls included, is 30 to 60 HU without contrast; blood that lets a clot
 # be seen (200 HU and more in the pulmonary artery) lifts it well above this.
@@ -35,18 +41,25 @@ def segment(
         method: a name in METHODS.
         options: what that method takes, e.g. `folder` for `precomputed`.
 
+    Returns:
+        Lungs, heart, and whatever else the method gives. A lung that is missing from the mask has
+        its place in `opaque`, so that the hull covers it.
+
     Raises:
-        SegmentationError: lungs or heart not found.
-        UserError: unknown method or option, or mask files that do not fit.
+        SegmentationError: lungs or heart not found, or implausible (`plausible.check_masks`).
+        UserError: unknown method or option, a missing package or weights, or mask files that do
+            not fit.
     """
     check_method(method)
     function, known = METHODS[method]
-    if wrong := sorted(set(options) ^ set(known)):
+    parameters = signature(function).parameters
+    required = {name for name in known if parameters[name].default is Parameter.empty}
+    if wrong := sorted((set(options) - set(known)) | (required - set(options))):
         raise UserError(
             f"segmentation method {method} takes the options ({', '.join(known)}); "
             f"unknown or missing: {', '.join(wrong)}"
         )
-    return function(volume_hu, spacing_mm, **options)
+    return check_masks(function(volume_hu, spacing_mm, **options), volume_hu, spacing_mm)
 
 
 def check_method(method: str) -> None:
@@ -63,33 +76,11 @@ def check_method(method: str) -> None:
         )
 
 
-def _precomputed(hu: np.ndarray, spacing_mm: tuple, folder: Path) -> Masks:
-    return Masks(
-        *(read_mask(Path(folder) / f"{name}.nii.gz", hu.shape) for name in ("lung", "heart"))
-    )
-
-
-def read_mask(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """A NIfTI mask (any axis order and direction) as (Z, Y, X) bool in LPS axes.
-
-    Raises:
-        UserError: the file is missing or unreadable, or has another shape than the volume.
-        SegmentationError: the mask is empty.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: put the mask there or choose another method")
-    mask = read_image(path).array > 0.5
-    if mask.shape != tuple(shape):
-        raise UserError(f"{path} has the shape {mask.shape}, the volume {tuple(shape)} (z, y, x)")
-    if not mask.any():
-        raise SegmentationError(f"the mask {path.name} is empty")
-    return mask
-
-
 METHODS: dict[str, tuple[Callable[..., Masks], tuple[str, ...]]] = {
     "threshold": (segment_by_threshold, ()),
-    "precomputed": (_precomputed, ("folder",)),
+    "precomputed": (segment_precomputed, ("folder", "origin_mm")),
+    "totalsegmentator": (segment_by_totalsegmentator, ("weights", "fast", "airways", "device")),
+    "lungmask": (segment_by_lungmask, ("weights", "force_cpu")),
 }
 
 

@@ -72,14 +72,74 @@ def test_heart_without_contrast():
     assert contrast_hu(hu, masks.heart) < CTPA_MIN_HU
 
 
-def test_lungs_that_touch_and_a_single_lung():
+def test_lungs_that_touch():
     hu, truth = toy_chest(gap=-30)  # 110 + 30 + 55 > 274 - 30 - 55: they meet
     assert dice(segment(hu, SPACING).lung, truth.lung) > 0.97
-    for side in ("right", "left"):
-        hu, truth = toy_chest(blood_hu=300, lungs=side)
-        masks = segment(hu, SPACING)
-        assert dice(masks.lung, truth.lung) > 0.97
-        assert (masks.heart & truth.heart).sum() > 0.8 * truth.heart.sum()
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_the_hull_covers_an_opaque_lung(side):
+    hu, truth = toy_chest(blood_hu=300, lungs=side)
+    both = toy_chest()[1].lung
+    masks = segment(hu, SPACING)
+    assert dice(masks.lung, truth.lung) > 0.97  # the opaque one is no lung
+    assert (masks.heart & truth.heart).sum() > 0.8 * truth.heart.sum()
+    hull, _ = hull_and_box(masks)
+    assert hull[both].mean() > 0.97
+
+
+def test_lungs_at_the_border_of_a_small_field_of_view():
+    hu, truth = toy_chest(blood_hu=300)
+    # The right lung begins at x = 14, the left one ends at 82, the front at y = 18.
+    for where in (np.s_[:, :, 18:78], np.s_[:, 22:, :], np.s_[:, 14:66, 22:74]):
+        masks = segment(hu[where], SPACING)
+        assert dice(masks.lung, truth.lung[where]) > 0.97
+        hull, _ = hull_and_box(masks)
+        assert hull[truth.lung[where]].mean() > 0.99
+    # A round field of view, with air around it.
+    y, x = np.ogrid[:80, :96]
+    outside = ((y - 40) / 30) ** 2 + ((x - 48) / 30) ** 2 > 1
+    hu[:, outside] = -1000
+    masks = segment(hu, SPACING)
+    seen = truth.lung & ~outside
+    assert dice(masks.lung, seen) > 0.97
+    assert hull_and_box(masks)[0][seen].mean() > 0.97
+
+
+def test_room_air_does_not_leak_through_a_thin_noisy_wall():
+    hu, truth = toy_chest(blood_hu=300)
+    hu[:, 38:42, :16] = np.where(truth.lung, hu, -600)[:, 38:42, :16]  # the wall's partial volume
+    assert dice(segment(hu, SPACING).lung, truth.lung) > 0.97
+
+
+def test_table_and_arms_are_no_lung():
+    hu, truth = toy_chest(blood_hu=300)
+    hu[:, 72:79, 10:86] = 200  # the table: a shell
+    hu[:, 74:77, 12:84] = -900  # full of foam
+    arm = ellipsoid(hu.shape, (150, 190, 20), (400, 30, 18))
+    hu[arm & (hu == -1000)] = 60  # beside the body, air enclosed between them
+    masks = segment(hu, SPACING)
+    assert dice(masks.lung, truth.lung) > 0.98
+    assert not masks.lung[:, 70:].any()
+
+
+def test_heart_without_contrast_ends_at_the_liver():
+    hu, truth = toy_chest(blood_hu=45)
+    # A liver from side to side under the heart; its dome rises into the right lung.
+    liver = ellipsoid(hu.shape, (50, 150, 130), (80, 75, 75))
+    liver |= ellipsoid(hu.shape, (50, 130, 230), (65, 55, 70))
+    liver &= ~truth.heart
+    hu[liver] = 45
+    masks = segment(hu, SPACING)
+    assert (masks.heart & truth.heart).sum() > 0.6 * truth.heart.sum()
+    assert (masks.heart & liver).sum() < 0.15 * masks.heart.sum()
+
+
+def test_noise_does_not_break_the_heart_up():
+    hu, truth = toy_chest(blood_hu=220)
+    noisy = hu + np.random.default_rng(0).normal(0, 80, hu.shape).astype(np.int16)
+    masks = segment(noisy, SPACING)
+    assert (masks.heart & truth.heart).sum() > 0.9 * truth.heart.sum()
 
 
 def test_what_is_no_chest_raises_with_the_reason():

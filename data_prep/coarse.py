@@ -1,0 +1,86 @@
+"""Volumes and masks at about 4 mm, where the threshold method works, and the way there and back.
+
+Volumes are (Z, Y, X) int16 HU in LPS axes, masks (Z, Y, X) bool, spacing is (z, y, x) mm.
+"""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+COARSE_MM = 4.0
+
+
+def reduce_volume(
+    hu: np.ndarray, spacing_mm: tuple[float, float, float]
+) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """The volume at about COARSE_MM, never finer than it was: (Z, Y, X) int16 HU, and its spacing.
+
+    In plane voxels are averaged; of the slices every n-th is taken.
+    """
+    step, size, spacing = _grid(hu.shape, spacing_mm)
+    slices = _every(hu, step)
+    if size != hu.shape[1:]:
+        slices = np.stack([cv2.resize(s, size[::-1], interpolation=cv2.INTER_AREA) for s in slices])
+    return slices, spacing
+
+
+def reduce_mask(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """A mask (Z, Y, X) bool on the grid of `reduce_volume`: voxels that are in it for the most."""
+    step, size, _ = _grid(mask.shape, spacing_mm)
+    slices = _every(mask, step).astype(np.float32)
+    return np.stack([cv2.resize(s, size[::-1], interpolation=cv2.INTER_AREA) for s in slices]) > 0.5
+
+
+def _grid(shape: tuple, spacing_mm: tuple) -> tuple[int, tuple[int, int], tuple]:
+    step, *factors = (max(1, round(COARSE_MM / mm)) for mm in spacing_mm)
+    size = tuple(max(1, round(n / f)) for n, f in zip(shape[1:], factors, strict=True))
+    in_plane = (mm * n / m for mm, n, m in zip(spacing_mm[1:], shape[1:], size, strict=True))
+    return step, size, (spacing_mm[0] * step, *in_plane)
+
+
+def _every(volume: np.ndarray, step: int) -> np.ndarray:
+    return volume[step // 2 :: step] if len(volume) > step // 2 else volume[:1]
+
+
+def enlarge(
+    coarse: np.ndarray, hu: np.ndarray, belongs: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """A coarse mask at full size: its inside as it is, a shell of one coarse voxel judged by HU.
+
+    Args:
+        coarse: mask on the grid of `reduce_volume`.
+        hu: the full volume.
+        belongs: of HU on a slice (Y, X), whether voxels in the shell are of the organ.
+    """
+    zone = ndimage.binary_dilation(coarse).astype(np.uint8)
+    zone += ndimage.binary_erosion(coarse, border_value=1)
+    full = np.zeros(hu.shape, bool)
+    at = np.arange(len(hu)) * len(coarse) // len(hu)
+    for coarse_z in np.flatnonzero(zone.any((1, 2))):
+        near = cv2.resize(zone[coarse_z], hu.shape[:0:-1], interpolation=cv2.INTER_NEAREST)
+        inner, shell = near == 2, near == 1
+        for z in np.flatnonzero(at == coarse_z):
+            full[z] = inner | (shell & belongs(hu[z]))
+    return full
+
+
+def morphology(
+    mask: np.ndarray, operation: int, radius_mm: float, spacing_mm: tuple[float, float, float]
+) -> np.ndarray:
+    """An OpenCV morphology operation on each slice, with an ellipse of that radius."""
+    ry, rx = (max(1, round(radius_mm / mm)) for mm in spacing_mm[1:])
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * rx + 1, 2 * ry + 1))
+    planes = mask.astype(np.uint8)
+    for z in np.flatnonzero(mask.any((1, 2))):
+        planes[z] = cv2.morphologyEx(planes[z], operation, kernel)
+    return planes.astype(bool)
+
+
+def largest(mask: np.ndarray) -> np.ndarray:
+    """The largest connected part of a mask."""
+    labels, _ = ndimage.label(mask)
+    size = np.bincount(labels.ravel(), minlength=2)
+    size[0] = 0
+    return labels == size.argmax() if size.max() else mask

@@ -1,0 +1,117 @@
+"""The heart between two lungs, and the dome of the diaphragm under it, on a coarse CT.
+
+Volumes are (Z, Y, X) int16 HU in LPS axes, masks (Z, Y, X) bool, spacing is (z, y, x) mm.
+"""
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+from data_prep.body import midline
+from data_prep.coarse import largest, morphology
+from data_prep.errors import SegmentationError
+from data_prep.hull import convex_hull, crop_box
+from data_prep.sides import missing_side
+
+SOFT_HU = (-20, 700)  # fat below, cortical bone above
+CONTRAST_HU = 120  # opacified blood above; myocardium, liver and clotted blood below
+DOME_TOP_MM2 = 400.0  # the first section of the dome, larger than those of a hilum
+ABOVE_DOME_MM = 12.0  # the left lobe of the liver may rise so far above the right dome's top
+BELOW_DOME_MM = 15.0  # how far below the right dome's top the heart may reach
+SMOOTH_MM = 3.0  # standard deviation
+MIN_HEART_ML = 30.0
+
+
+def find_heart(
+    hu: np.ndarray, lung: np.ndarray, spacing_mm: tuple[float, float, float]
+) -> np.ndarray:
+    """Soft tissue in the hull of the lungs: opacified blood where there is any.
+
+    Args:
+        hu: (Z, Y, X) int16 at about 4 mm.
+        lung: mask on its grid; `spacing_mm`: its voxel size (z, y, x).
+
+    Raises:
+        SegmentationError: there is less than MIN_HEART_ML of such tissue.
+    """
+    middle = midline(hu)
+    missing = missing_side(lung, middle)
+    if missing:
+        lung = lung | missing[1]
+    (z0, y0, x0), (z1, y1, x1) = crop_box(lung).T
+    width = x1 - x0
+    dome = diaphragm_dome(lung, middle, spacing_mm)
+    bottom = max(z0, dome[0] - round(BELOW_DOME_MM / spacing_mm[0])) if dome else z0
+    # The lower two thirds of the lungs down to the diaphragm, in front of the spine, more to the
+    # left than to the right.
+    where = (
+        slice(bottom, max(bottom + 1, z0 + round((z1 - z0) * 2 / 3))),
+        slice(y0, y0 + max(1, round((y1 - y0) * 0.68))),
+        slice(max(0, round(middle - 0.2 * width)), round(middle + 0.35 * width)),
+    )
+    # Noise would break the blood up; at 4 mm the edge it moves is within the wall.
+    part = ndimage.gaussian_filter(hu[where].astype(np.float32), SMOOTH_MM / np.array(spacing_mm))
+    soft = (part > SOFT_HU[0]) & (part < SOFT_HU[1]) & convex_hull(lung[where[0]])[:, *where[1:]]
+    ml = np.prod(spacing_mm) / 1000
+    blood = largest(morphology(soft & (part > CONTRAST_HU), cv2.MORPH_OPEN, 7.0, spacing_mm))
+    if blood.sum() * ml > MIN_HEART_ML:
+        # Its wall is about 10 mm thick, at the apex too.
+        wall = max(1, round(10 / spacing_mm[0]))
+        line = np.ones((2 * wall + 1, 1, 1), bool)
+        found = morphology(blood, cv2.MORPH_DILATE, 10.0, spacing_mm)
+        found = ndimage.binary_dilation(found, line) & soft
+    else:
+        found = largest(morphology(soft, cv2.MORPH_OPEN, 12.0, spacing_mm))
+    if dome:
+        _taper(found, dome[0] - bottom, round(ABOVE_DOME_MM / spacing_mm[0]))
+    if found.sum() * ml < MIN_HEART_ML:
+        raise SegmentationError(
+            f"no heart: {found.sum() * ml:.0f} mL of soft tissue between the lungs"
+        )
+    heart = np.zeros(hu.shape, bool)
+    heart[where] = found
+    return heart
+
+
+def _taper(heart: np.ndarray, dome_z: int, above: int) -> None:
+    """Near the dome a section stays in the one above it: what sticks out is liver or spleen.
+
+    Without contrast they look like the heart that lies on them. From `above` slices over the dome
+    down to it a section may still grow by a voxel, as the apex does. Changes `heart` in place.
+    """
+    cross = ndimage.generate_binary_structure(2, 1)
+    for z in range(min(dome_z + above, len(heart) - 1) - 1, -1, -1):
+        limit = heart[z + 1]
+        heart[z] &= ndimage.binary_dilation(limit, cross) if z >= dome_z else limit
+
+
+def diaphragm_dome(
+    lung: np.ndarray, middle: int, spacing_mm: tuple[float, float, float]
+) -> tuple[int, int, int] | None:
+    """Top (z, y, x) of the right diaphragm: soft tissue in the hull of the right lung.
+
+    Args:
+        lung: (Z, Y, X) bool; `middle`: the column that parts the right lung from the left.
+        spacing_mm: voxel size (z, y, x).
+
+    Returns:
+        None where no lung rides on a dome, e.g. because the volume's lower edge cuts it.
+    """
+    right = lung[:, :, :middle]
+    columns = np.flatnonzero(right.any((0, 1)))
+    if not len(columns):
+        return None
+    # The part that lies to the right of the heart.
+    outer = columns[0] + round(0.6 * (middle - columns[0]))
+    bulge = (convex_hull(right) & ~right)[:, :, :outer]
+    bulge = largest(morphology(bulge, cv2.MORPH_OPEN, 8.0, spacing_mm))
+    area = bulge.sum((1, 2)) * spacing_mm[1] * spacing_mm[2]
+    z = int(area.argmax())
+    if area[z] < 5 * DOME_TOP_MM2:
+        return None
+    while z + 1 < len(area) and area[z + 1] > DOME_TOP_MM2:
+        if area[z] < 4 * DOME_TOP_MM2 and area[z + 1] > 0.85 * area[z]:
+            break  # vessels that rise from it: the dome itself narrows fast towards its top
+        z += 1
+    y, x = np.argwhere(bulge[z]).mean(0)
+    return z, round(y), round(x)

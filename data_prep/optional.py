@@ -1,0 +1,58 @@
+"""Optional packages: imported where they are used, their weights loaded as nothing but numbers."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
+
+import numpy as np
+
+from pekit.errors import UserError
+
+
+def need(module: str, extra: str) -> ModuleType:
+    """An optional package's module.
+
+    Raises:
+        UserError: it, or something that it needs, is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"the method {extra} needs a package that is not here ({error}): "
+            f"pip install 'pekit[{extra}]'"
+        ) from None
+
+
+@contextmanager
+def environment(**values: str) -> Iterator[None]:
+    """Environment variables for the time of the block; afterwards all are as they were."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextmanager
+def weights_only() -> Iterator[None]:
+    """For the time of the block torch.load runs nothing that a file of weights holds.
+
+    nnU-Net asks for the opposite; this variable overrules it. Its checkpoints hold numpy numbers
+    beside the weights, which are let through.
+    """
+    import torch
+
+    scalar = np._core.multiarray.scalar
+    kinds = {type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "bool")}
+    numbers = [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds]
+    with (
+        environment(TORCH_FORCE_WEIGHTS_ONLY_LOAD="1"),
+        torch.serialization.safe_globals(numbers),
+    ):
+        yield
