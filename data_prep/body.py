@@ -11,6 +11,7 @@ from data_prep.hull import convex_hull
 
 LUNG_HU = -400  # half-way between lung (about -850) and soft tissue (about 40)
 OUTER_HU = -950  # the air of the room is darker; lung that touches the image's border is not
+MIN_IN_HULL = 0.3  # of a lung that the image cuts; hardly any of the table's foam
 
 
 def air_inside_body(hu: np.ndarray) -> np.ndarray:
@@ -48,8 +49,8 @@ def _outline(hu: np.ndarray, air: np.ndarray) -> np.ndarray:
     """Convex hull of the body on each slice (Z, Y, X) bool, given its air and perhaps more air.
 
     It goes around the tissue, of which thin things, as the table's shell, are no part, and around
-    air that fills its hull for the most, as a lung does that the image cuts: there the tissue's
-    own hull would cut the lung off by a chord.
+    air that lies in its hull by MIN_IN_HULL, as a lung does that the image cuts: there the
+    tissue's own hull would cut the lung off by a chord.
     """
     solid = np.zeros(hu.shape, bool)
     bulk = np.zeros(hu.shape, bool)
@@ -67,7 +68,7 @@ def _outline(hu: np.ndarray, air: np.ndarray) -> np.ndarray:
     for z, plane in enumerate(air.view(np.uint8)):
         count, labels = cv2.connectedComponents(plane, connectivity=4)
         within = np.bincount(labels[hull[z]], minlength=count)
-        part = within > np.bincount(labels.ravel(), minlength=count) / 2
+        part = within > MIN_IN_HULL * np.bincount(labels.ravel(), minlength=count)
         part[0] = False
         # Opened, since a lung may be joined to the skin's partial volume through a thin wall.
         bulk[z] = cv2.morphologyEx(part[labels].astype(np.uint8), cv2.MORPH_OPEN, disk)
