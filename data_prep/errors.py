@@ -1,5 +1,6 @@
 """Errors of a study that cannot be read or segmented."""
 
+import os
 from pathlib import Path
 
 from pekit.errors import UserError
@@ -24,3 +25,9 @@ class StudyError(UserError):
 
 class SegmentationError(UserError):
     """Lungs or heart were not found; the message says which and why."""
+
+
+def brief(error: Exception) -> str:
+    """First line of an error, without the paths it may hold."""
+    first = (str(error).splitlines() or [""])[0]
+    return type(error).__name__ if not first or os.sep in first else first[:200].rstrip(".")
