@@ -48,7 +48,8 @@ def check_lossless(stream: bytes, frame: Frame, pixels: np.ndarray) -> None:
         coded = difference[top : top + rows].ravel()
         ends = np.cumsum(cost[coded], dtype=np.uint32)
         _check_length(data, int(ends[-1]))
-        _find_codes(data, coded[::SAMPLED], ends[::SAMPLED].astype(np.int64), bits, codes)
+        sample = slice(None, None, -SAMPLED)  # from the last pixel back
+        _find_codes(data, coded[sample], ends[sample].astype(np.int64), bits, codes)
 
 
 def check_lossy(stream: bytes, frame: Frame) -> None:
@@ -80,6 +81,9 @@ def check_lossy(stream: bytes, frame: Frame) -> None:
             if coefficient > 64:
                 raise DamagedStream("a block of more than 64 coefficients")
         _check_length(data, at)
+        left = -at % 8
+        if left and padded[at >> 3] & ((1 << left) - 1) != (1 << left) - 1:
+            raise DamagedStream("something follows its last block")  # T.81 F.1.2.3 pads with ones
 
 
 def _parts(stream: bytes, frame: Frame, count: int) -> list[bytes]:
