@@ -2,7 +2,8 @@
 
 Read before a decoder is let loose, so that a damaged size neither costs gigabytes nor gives an
 image of another shape, and a stream cut short or overwritten by a marker is told at once.
-JPEG (ITU-T T.81) and JPEG-LS (T.87) share their markers; JPEG 2000 (T.800) has its own.
+JPEG (ITU-T T.81) and JPEG-LS (T.87) share their markers; JPEG 2000 (T.800) has its own, and RLE
+(DICOM PS3.5 annex G) a table of offsets.
 """
 
 import re
@@ -43,7 +44,7 @@ class Frame:
     kind: int = 0
     selector: int = 0
     shift: int = 0
-    tables: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
+    tables: dict[int, tuple[tuple[int, int, int], ...]] = field(default_factory=dict)
     table: int = 0
     restart: int = 0
     data: tuple[int, int] = (0, 0)
@@ -99,6 +100,22 @@ def read_jpeg2000(stream: bytes) -> Frame:
     return Frame(bottom - top, right - left, samples, precision=(depth & 127) + 1)
 
 
+def check_rle(stream: bytes, segments: int) -> None:
+    """Refuse an RLE frame unless its segments, one a byte of a pixel, lie inside it in order.
+
+    imagecodecs follows an offset to beyond the frame, and may crash there.
+
+    Raises:
+        DamagedStream: as said.
+    """
+    if len(stream) < 64:
+        raise DamagedStream("it is too short for RLE")
+    count, *offsets = struct.unpack_from("<16I", stream)
+    edges = [*offsets[:segments], len(stream)]
+    if count != segments or edges[0] != 64 or sorted(set(edges)) != edges:
+        raise DamagedStream("its RLE segments do not lie inside it in order")
+
+
 def _check_end(tail: bytes) -> None:
     """Refuse what is not an end marker and padding."""
     if tail[:2] != b"\xff\xd9":
@@ -107,7 +124,7 @@ def _check_end(tail: bytes) -> None:
         raise DamagedStream("data after its end marker")
 
 
-def _huffman_tables(segment: bytes) -> dict[int, list[tuple[int, int, int]]]:
+def _huffman_tables(segment: bytes) -> dict[int, tuple[tuple[int, int, int], ...]]:
     """Tables of one DHT segment, by class (upper four bits) and number (T.81 C.2)."""
     tables = {}
     while segment:
@@ -123,6 +140,6 @@ def _huffman_tables(segment: bytes) -> dict[int, list[tuple[int, int, int]]]:
             if code > 1 << bits:
                 raise DamagedStream("a Huffman table has too many codes")
             code, n = code << 1, n + count
-        tables[segment[0]] = codes
+        tables[segment[0]] = tuple(codes)
         segment = segment[17 + len(values) :]
     return tables

@@ -6,7 +6,8 @@ damaged one resembles neither. By how much more is taken row by row: breathing, 
 make slices differ too, but then the two sides differ no less from each other.
 
 Not found: damage of few pixels or HU, dark rows where air is, and damage that goes on through more
-than two slices, or through more than one at either end of the volume.
+than two slices, or through more than one at either end of the volume. A sound slice beside a
+damaged one may be listed with it.
 """
 
 import numpy as np
@@ -17,6 +18,9 @@ ROW_HU = 150
 BAND_HU = 80
 # The same over a band where the sides are two slices away, or both lie on one side: 200 and 120.
 GROSS_HU = 350
+# Rows of one value where the slices beside have others, this far off: a decoder that stopped.
+BLANK_HU = 80
+BLANK_PART = 1 / 32  # of all rows
 _BANDS = 16
 _COLUMNS = 64  # samples a row
 _HU = (-1024, 1024)  # beyond lie padding and metal
@@ -41,6 +45,12 @@ def damaged_slices(hu: np.ndarray) -> np.ndarray:
     if len(hu) > 4:  # two damaged slices in a row hide each other from their next neighbours
         excess = np.minimum(two[:-2], two[2:]) - _row_steps(sample, 4)
         found[2:-2] |= _in_a_band(excess, GROSS_HU)
+    beside = np.full((len(hu), hu.shape[1]), np.inf, np.float32)
+    beside[1:] = one
+    beside[:-1] = np.minimum(beside[:-1], one)
+    blank = beside > BLANK_HU
+    blank[blank] = np.ptp(sample[blank], axis=1) == 0
+    found |= blank.sum(1) > BLANK_PART * hu.shape[1]
     return np.flatnonzero(found)
 
 

@@ -1,11 +1,12 @@
 """Pixel data of one DICOM file -> its stored values, or an error; nothing is made up.
 
-Every compressed syntax is read by imagecodecs: it reads them all, it is the fastest at lossless
-JPEG, and on damaged streams it neither crashes nor hangs. Like all decoders at hand it passes
-over damage inside JPEG data, so jpeg_audit holds pixels and stream against each other. What still
-cannot be told: bits that make another valid image (any in uncompressed pixels, some in JPEG,
-literal bytes in RLE, most in JPEG 2000, which has no check of its own). A slice so damaged may
-show against its neighbours (continuity.py).
+Every compressed syntax is read by imagecodecs: it reads them all, is the fastest at lossless JPEG
+and raises on damage about as often as any other. No decoder at hand reports damage inside JPEG
+data, and some crash on a wrong offset or size: codestream looks before, jpeg_audit after.
+
+What cannot be told are bits that make another valid image: any in uncompressed pixels, literal
+bytes in RLE, values within a code of JPEG, and nearly all of JPEG 2000, which has no check of its
+own. A slice so damaged may show against its neighbours (continuity).
 """
 
 from pathlib import Path
@@ -31,7 +32,7 @@ from pydicom.uid import (
     RLELossless,
 )  # fmt: skip
 
-from data_prep.codestream import LOSSLESS, DamagedStream, read_jpeg, read_jpeg2000
+from data_prep.codestream import LOSSLESS, DamagedStream, check_rle, read_jpeg, read_jpeg2000
 from data_prep.errors import StudyError, brief
 from data_prep.jpeg_audit import check_lossless, check_lossy
 
@@ -141,7 +142,8 @@ def _decompress(stream: bytes, syntax: UID, shape: tuple[int, int], dtype: np.dt
     """
     import imagecodecs
 
-    if syntax == RLELossless:  # has no header of its own
+    if syntax == RLELossless:
+        check_rle(stream, dtype.itemsize)
         dtype = dtype.newbyteorder("<")
         pixels = np.frombuffer(imagecodecs.dicomrle_decode(stream, dtype), dtype)
         if pixels.size != shape[0] * shape[1]:

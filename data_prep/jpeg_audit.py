@@ -12,6 +12,7 @@ A flipped bit that makes another valid stream of the same length cannot be told 
 """
 
 import re
+from functools import lru_cache
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def check_lossless(stream: bytes, frame: Frame, pixels: np.ndarray) -> None:
         if rest or not rows:
             raise DamagedStream("restart markers inside a row")
     bits, codes = np.zeros(17, int), np.zeros(17, int)
-    for code, length, category in frame.tables.get(frame.table >> 4, []):
+    for code, length, category in frame.tables.get(frame.table >> 4, ()):
         if category < len(bits):
             bits[category], codes[category] = length, code
     absent = 255  # no stream has so many bits left
@@ -61,8 +62,8 @@ def check_lossy(stream: bytes, frame: Frame) -> None:
     """
     blocks = -(-frame.rows // 8) * -(-frame.columns // 8)
     step = frame.restart or blocks
-    first = _lookup(frame, frame.table >> 4)
-    others = _lookup(frame, 0x10 | frame.table & 15)
+    first = _lookup(frame.tables.get(frame.table >> 4, ()))
+    others = _lookup(frame.tables.get(0x10 | frame.table & 15, ()))
     for part, data in enumerate(_parts(stream, frame, -(-blocks // step))):
         at, padded, end = 0, data + bytes(8), 8 * len(data)
         for _ in range(min(step, blocks - part * step)):
@@ -71,7 +72,7 @@ def check_lossy(stream: bytes, frame: Frame) -> None:
                 four = int.from_bytes(padded[at >> 3 : (at >> 3) + 4], "big")
                 bits, value = table[four >> (16 - (at & 7)) & 0xFFFF]
                 at += bits + (value & 15)
-                if table is others and value & 15 == 0 and value != 0xF0:
+                if coefficient and value & 15 == 0 and value != 0xF0:
                     if value:
                         raise DamagedStream("its data hold a code of another kind of JPEG")
                     break  # the rest of the block is zero
@@ -144,10 +145,11 @@ def _find_codes(data: bytes, coded: np.ndarray, ends: np.ndarray, bits, codes) -
         raise DamagedStream("its data hold other codes than its pixels have")
 
 
-def _lookup(frame: Frame, table: int) -> list[tuple[int, int]]:
+@lru_cache(maxsize=4)  # the slices of a series share their tables
+def _lookup(table: tuple[tuple[int, int, int], ...]) -> list[tuple[int, int]]:
     """(bits, value) of the code that begins each 16-bit number; what is no code never ends."""
     entries = [(1 << 40, 0)] * (1 << 16)
-    for code, bits, value in frame.tables.get(table, []):
-        low = code << (16 - bits)
-        entries[low : low + (1 << (16 - bits))] = [(bits, value)] * (1 << (16 - bits))
+    for code, bits, value in table:
+        low, count = code << (16 - bits), 1 << (16 - bits)
+        entries[low : low + count] = [(bits, value)] * count
     return entries

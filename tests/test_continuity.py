@@ -59,6 +59,14 @@ def test_a_damaged_slice_is_found(damage):
             assert damaged_slices(hu).tolist() == [z]
 
 
+def test_blank_rows_are_found_at_the_ends_too():
+    whole = make_phantom(1).hu
+    for z in (0, len(whole) - 1):
+        hu = whole.copy()
+        hu[z, 60:68] = -1024
+        assert damaged_slices(hu).tolist() == [z]
+
+
 @pytest.mark.parametrize("damage", [zero_lower_half, noise])
 def test_first_last_and_pairs(damage):
     rng, whole = np.random.default_rng(0), make_phantom(1).hu

@@ -1,6 +1,7 @@
 """Every syntax decodes to the values that were written; damaged streams are errors, not images."""
 
 import re
+import struct
 
 import imagecodecs
 import numpy as np
@@ -186,6 +187,16 @@ def test_streams_cut_short_are_errors(open_slice, syntax):
             replace_stream(dataset, whole[:end] + tail)
             with pytest.raises(StudyError, match="cannot be decoded"):
                 decode(file, dataset)
+
+
+@pytest.mark.parametrize(
+    "header", [(1, 64, 0), (2, 64, 1 << 30), (2, 900, 64), (2, 64, 64), (15, 64, 900)]
+)
+def test_rle_segments_outside_the_frame_are_an_error(open_slice, header):
+    file, dataset, _ = open_slice(RLELossless)
+    replace_stream(dataset, struct.pack("<3I", *header) + frame_of(dataset)[12:])
+    with pytest.raises(StudyError, match="RLE segments"):
+        decode(file, dataset)
 
 
 @pytest.mark.parametrize("syntax", NATIVE)
