@@ -20,7 +20,7 @@ ABSURD = (
     {"BitsStored": 3}, {"HighBit": 99}, {"SamplesPerPixel": 3}, {"PixelRepresentation": 7},
     {"NumberOfFrames": 100000}, {"NumberOfFrames": -1}, {"PlanarConfiguration": 9},
     {"PixelSpacing": [-0.7, -0.7]}, {"PixelSpacing": [NAN, NAN]}, {"PixelSpacing": [HUGE, HUGE]},
-    {"ImagePositionPatient": [NAN, NAN, NAN]}, {"ImagePositionPatient": [0, 0, HUGE]},
+    {"ImagePositionPatient": [NAN, NAN, NAN]}, {"ImagePositionPatient": [-100, -200, HUGE]},
     {"ImagePositionPatient": [0, 0]}, {"ImagePositionPatient": [-100, -200, 400]},
     {"ImageOrientationPatient": [0] * 6}, {"ImageOrientationPatient": [NAN] * 6},
     {"ImageOrientationPatient": [0, 1, 0, 1, 0, 0]}, {"RescaleSlope": 0}, {"RescaleSlope": -1},
@@ -60,15 +60,20 @@ def mutate(data: bytes, seed: int, kind: str) -> bytes:
 
 def _with_other_tags(data: bytes, rng, kind: str) -> bytes:
     dataset = pydicom.dcmread(io.BytesIO(data))
-    with pydicom.config.disable_value_validation():
-        if kind == "absurd tag":
-            for name, value in ABSURD[rng.integers(len(ABSURD))].items():
-                setattr(dataset, name, value)
-        else:
-            del dataset[list(dataset.keys())[rng.integers(len(dataset))]]
-        file = io.BytesIO()
-        dataset.save_as(file)
+    if kind == "absurd tag":
+        set_absurd(dataset, ABSURD[rng.integers(len(ABSURD))])
+    else:
+        del dataset[list(dataset.keys())[rng.integers(len(dataset))]]
+    file = io.BytesIO()
+    dataset.save_as(file)
     return file.getvalue()
+
+
+def set_absurd(dataset: pydicom.Dataset, tags: dict) -> None:
+    """Set tags to values that pydicom would refuse."""
+    with pydicom.config.disable_value_validation():
+        for name, value in tags.items():
+            setattr(dataset, name, value)
 
 
 def _with_flips(body: bytearray, rng, low: int, high: int) -> bytearray:

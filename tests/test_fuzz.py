@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from encoders import SYNTAXES, write_slice
-from mutations import KINDS, mutate
-from pydicom.uid import JPEGBaseline8Bit
+from mutations import ABSURD, KINDS, mutate, set_absurd
+from pydicom import dcmread
+from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLosslessSV1
 
 from data_prep.audit import judge
 from data_prep.continuity import damaged_slices
@@ -28,7 +29,10 @@ EACH = 40  # files in each of 13 syntaxes, every kind of damage in turn
 SECONDS = 10  # for a series that takes 0.02 s
 MEMORY = 6 << 30  # address space of the worker
 # Reasons that set two files against each other and may blame the other one.
-OF_TWO = ("unlike the first file's", "the same SOPInstanceUID", "two slices at one position")
+OF_TWO = (
+    "unlike the first file's", "the same SOPInstanceUID", "two slices at one position",
+    "mm between two slices",
+)  # fmt: skip
 
 
 def prepare_worker():
@@ -46,6 +50,15 @@ def look(folder: Path):
     slices = dict(zip(volume.sop_uids, volume.hu, strict=True))
     found = len(damaged_slices(volume.hu))
     return slices, judge(volume).verdict == "excluded" or found > 0
+
+
+@pytest.fixture(scope="module")
+def pool():
+    start = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=start, initializer=prepare_worker) as pool:
+        yield pool
+        for process in list(pool._processes.values()):  # one that hangs would hold up the tests
+            process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -114,27 +127,41 @@ def read_with(pool, folder: Path, seed: int, before: dict):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_mutated_files_end_in_a_verdict(series):
+def test_mutated_files_end_in_a_verdict(series, pool):
     faults, counts = [], dict.fromkeys(("refused", "read"), 0)
-    start = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=start, initializer=prepare_worker) as pool:
-        for n, syntax in enumerate(SYNTAXES):
-            before, noticed = pool.submit(look, series / syntax).result(60)
-            assert len(before) == 5
-            assert not noticed
-            for seed in range(n * 1000, n * 1000 + EACH):
-                try:
-                    wrong, outcome = read_with(pool, series / syntax, seed, before)
-                except (BrokenProcessPool, TimeoutError) as error:
-                    for process in pool._processes.values():
-                        process.kill()
-                    pytest.fail(f"{syntax.name}, seed {seed}: the reader died or hung ({error!r})")
-                counts["refused" if isinstance(outcome, StudyError) else "read"] += 1
-                if wrong:
-                    faults.append(
-                        f"{syntax.name}, seed {seed}, {KINDS[seed % len(KINDS)]}: {wrong}"
-                    )
+    for n, syntax in enumerate(SYNTAXES):
+        before, noticed = pool.submit(look, series / syntax).result(60)
+        assert len(before) == 5
+        assert not noticed
+        for seed in range(n * 1000, n * 1000 + EACH):
+            try:
+                wrong, outcome = read_with(pool, series / syntax, seed, before)
+            except (BrokenProcessPool, TimeoutError) as error:
+                pytest.fail(f"{syntax.name}, seed {seed}: the reader died or hung ({error!r})")
+            counts["refused" if isinstance(outcome, StudyError) else "read"] += 1
+            if wrong:
+                kind = KINDS[seed % len(KINDS)]
+                faults.append(f"{syntax.name}, seed {seed}, {kind}: {wrong}")
     assert not faults, "\n".join(faults)
     # Damage that no one refuses, or that everyone does, would show nothing.
     assert min(counts.values()) > 100
     assert sum(counts.values()) >= 500
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEGLosslessSV1])
+def test_a_series_of_absurd_tags_ends_in_a_verdict(series, pool, tmp_path, syntax):
+    refused = 0
+    for tags in ABSURD:
+        for file in sorted((series / syntax).iterdir()):
+            dataset = dcmread(file)
+            set_absurd(dataset, tags)
+            dataset.save_as(tmp_path / file.name)
+        try:
+            outcome = pool.submit(look, tmp_path).result(SECONDS)
+        except StudyError as error:
+            outcome = error
+        except Exception as error:
+            pytest.fail(f"{tags}: {error!r}")
+        refused += isinstance(outcome, StudyError)
+    assert refused > len(ABSURD) / 3
