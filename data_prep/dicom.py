@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pydicom
-from pydicom import Dataset
+from pydicom import Dataset, Sequence
 from pydicom.config import disable_value_validation
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 
+from data_prep.decode import REFETCH, decode, is_lossy
 from data_prep.dicom_geometry import read_geometry, read_numbers, slice_steps
-from data_prep.errors import StudyError
+from data_prep.errors import StudyError, brief
 from pekit.store import AIR_HU, UIDS
 
 # Only files of these kinds are passed over; any other file that is not DICOM is an error.
@@ -26,13 +27,17 @@ NOT_DICOM = {
     ".mhd", ".nhdr", ".nii", ".npy", ".npz", ".nrrd", ".parquet", ".pdf", ".png", ".raw", ".tif",
     ".tsv", ".txt", ".xml", ".yaml", ".yml", ".zip",
 }  # fmt: skip
-REFETCH = "fetch it again, or take it out of the folder"
 # Tissue lies between these; a PixelPaddingValue that falls inside would erase it.
 TISSUE_HU = (-900, 3000)
 # What a slice must have to become part of a volume.
 NEEDED = (
     *UIDS, "Modality", "PhotometricInterpretation", "Rows", "Columns", "PixelSpacing",
     "ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept",
+)  # fmt: skip
+# And what it may have.
+USED = (
+    *NEEDED, "BitsAllocated", "BitsStored", "ImageType", "LossyImageCompression", "NumberOfFrames",
+    "PixelPaddingValue", "PixelRepresentation", "SamplesPerPixel",
 )  # fmt: skip
 
 
@@ -87,13 +92,14 @@ def read_series(folder: Path, series: str | None = None) -> Volume:
         position = position[order]
         step, missing, gaps = slice_steps(files, datasets, position[:, 2])
 
-        hu = np.empty((len(files), rows, columns), np.int16)
-        padding_notes = set()
+        hu, padding_notes = None, set()
         for z, (file, dataset) in enumerate(zip(files, datasets, strict=True)):
             pixels, note = _decode(file, dataset)
+            if hu is None:  # not before pixels have shown that the size is true
+                hu = np.empty((len(files), rows, columns), np.int16)
             hu[z] = pixels[:: flips[0], :: flips[1]]
             padding_notes |= note
-        lossy = any(str(dataset.get("LossyImageCompression", "")) == "01" for dataset in datasets)
+        lossy = any(is_lossy(dataset) for dataset in datasets)
 
     dy, dx = (float(value) for value in datasets[0].PixelSpacing)
     x, y, z = position[0]
@@ -160,23 +166,30 @@ def _read_datasets(folder: Path, **options) -> tuple[list[tuple[Path, Dataset]],
             is_directory = dataset.file_meta.MediaStorageSOPClassUID == MediaStorageDirectoryStorage
         except Exception as error:  # a damaged file raises nearly anything
             raise StudyError(
-                f"not a DICOM file, or a damaged one ({_brief(error)})",
+                f"not a DICOM file, or a damaged one ({brief(error)})",
                 file,
                 REFETCH,
             ) from error
         if is_directory:
             ignored += 1
         else:
+            _check_tags(file, dataset)
             datasets.append((file, dataset))
     if not datasets:
         raise StudyError(f"no DICOM file in {folder}")
     return datasets, [f"ignored {ignored} files that are not DICOM images"] if ignored else []
 
 
-def _brief(error: Exception) -> str:
-    """First line of an error without the paths it may hold."""
-    first = (str(error).splitlines() or [""])[0]
-    return type(error).__name__ if not first or os.sep in first else first[:200].rstrip(".")
+def _check_tags(file: Path, dataset: Dataset) -> None:
+    """Refuse a file with a tag that cannot be read; pydicom would say so only where it is used."""
+    for name in USED:
+        try:
+            if isinstance(dataset.get(name), Sequence):
+                raise TypeError("a sequence")
+        except Exception as error:  # a damaged tag raises nearly anything
+            raise StudyError(
+                f"the tag {name} is damaged ({type(error).__name__})", file, REFETCH
+            ) from error
 
 
 def _one_series(folder: Path, datasets: list, series: str | None) -> list:
@@ -223,15 +236,8 @@ def _decode(file: Path, dataset: Dataset) -> tuple[np.ndarray, set[str]]:
                         for name in ("Slope", "Intercept"))  # fmt: skip
     if slope <= 0:
         raise StudyError(f"RescaleSlope is {slope:g}", file)
-    try:
-        stored = dataset.pixel_array
-        padding = dataset.get("PixelPaddingValue")
-    except Exception as error:  # decoders raise nearly anything on damaged data
-        raise StudyError(
-            f"the pixels cannot be decoded ({_brief(error)})", file, REFETCH
-        ) from error
-    if stored.shape != (dataset.Rows, dataset.Columns):
-        raise StudyError(f"decoded to {stored.shape} pixels", file)
+    stored = decode(file, dataset)
+    padding = dataset.get("PixelPaddingValue")
     hu = stored.astype(np.float32)
     hu *= slope
     hu += intercept
@@ -241,7 +247,5 @@ def _decode(file: Path, dataset: Dataset) -> tuple[np.ndarray, set[str]]:
             notes = {f"PixelPaddingValue {padding} lies among tissue values: not used as padding"}
         else:
             hu[stored == padding] = AIR_HU
-    # The file's pixels are not kept beside the volume.
-    del dataset.PixelData
-    dataset.__dict__.pop("_pixel_array", None)
+    del dataset.PixelData  # not kept beside the volume
     return np.rint(hu, out=hu).clip(AIR_HU, 32767).astype(np.int16), notes
