@@ -11,20 +11,23 @@ from pydicom import Dataset
 from data_prep.errors import StudyError
 
 AXIS_TOLERANCE = 0.01  # off-axis part of a direction cosine: 0.6 degrees
+MAX_SPACING_MM = 20  # of pixels; no CT is as coarse
+MAX_GAP_MM = 1000  # of slices; no chest is as long
 
 
 def read_geometry(files: tuple, datasets: tuple) -> tuple[int, int, tuple[int, int], np.ndarray]:
     """Rows, columns, flips (y, x) as steps 1 or -1, and slice positions (N, 3) in (x, y, z) mm.
 
     Raises:
-        StudyError: several studies, slices of unlike geometry, or planes that are not axial.
+        StudyError: several studies, slices of unlike or absurd geometry, or planes that are not
+            axial.
     """
     expected, studies = None, {str(dataset.StudyInstanceUID) for dataset in datasets}
     if len(studies) > 1:
         raise StudyError(f"{len(studies)} studies share one series UID", files[0].parent)
     position = np.empty((len(files), 3))
     for i, (file, dataset) in enumerate(zip(files, datasets, strict=True)):
-        size = (int(dataset.Rows), int(dataset.Columns))
+        size = [read_numbers(file, dataset, name, 1)[0] for name in ("Rows", "Columns")]
         cosines = read_numbers(file, dataset, "ImageOrientationPatient", 6)
         spacing = read_numbers(file, dataset, "PixelSpacing", 2)
         position[i] = read_numbers(file, dataset, "ImagePositionPatient", 3)
@@ -35,6 +38,8 @@ def read_geometry(files: tuple, datasets: tuple) -> tuple[int, int, tuple[int, i
             raise StudyError("size, orientation or spacing unlike the first file's", file)
     if min(expected[:2]) < 1 or min(expected[8:]) <= 0:
         raise StudyError("rows, columns and pixel spacing must be positive", files[0])
+    if max(expected[8:]) > MAX_SPACING_MM:
+        raise StudyError(f"pixels {max(expected[8:]):g} mm apart are no CT", files[0])
     cosines = expected[2:8]
     signs = np.rint(cosines)
     axial = (np.abs(signs) == [1, 0, 0, 0, 1, 0]).all()
@@ -57,16 +62,20 @@ def slice_steps(files: list, datasets: list, z_mm: np.ndarray) -> tuple[float, i
         z_mm: ascending slice positions (N,).
 
     Raises:
-        StudyError: a single slice, or two with one SOPInstanceUID or at one position.
+        StudyError: a single slice, or two with one SOPInstanceUID, at one position or absurdly far
+            apart.
     """
     seen = set()
     for file, dataset in zip(files, datasets, strict=True):
-        if dataset.SOPInstanceUID in seen:
+        uid = str(dataset.SOPInstanceUID)
+        if uid in seen:
             raise StudyError("another file has the same SOPInstanceUID", file, "remove one")
-        seen.add(dataset.SOPInstanceUID)
+        seen.add(uid)
     if len(files) < 2:
         raise StudyError("a single slice is no volume", files[0])
     steps = np.diff(z_mm)
+    if steps.max() > MAX_GAP_MM:
+        raise StudyError(f"{steps.max():g} mm between two slices", files[int(steps.argmax()) + 1])
     step = float(np.median(steps))
     twin = int(np.argmin(steps))
     if steps[twin] < 0.01 * max(step, 0.1):

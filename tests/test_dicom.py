@@ -209,6 +209,8 @@ def test_mixed_series_are_listed_and_one_can_be_chosen(tmp_path):
         ({"ImagePositionPatient": None}, "ImagePositionPatient is missing"),
         ({"ImagePositionPatient": [1, 2]}, "does not hold 3 numbers"),
         ({"PixelSpacing": [0, 1]}, "must be positive"),
+        ({"PixelSpacing": [1, 100]}, "100 mm apart"),
+        ({"ImagePositionPatient": [-100, -200, 2000]}, "1990 mm between two slices"),
         ({"PixelData": None}, "cannot be decoded"),
         ({"Rows": 80}, "unlike the first"),
     ],
