@@ -10,6 +10,8 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 MODEL ?= runs/demo
 WORKERS ?= 2
 export DICOM MODEL OUT NAME
+# Containers often set it: then each kernel compiles torch and the rest anew, 5 to 10 s each.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo smoke experiment predict lab test lint format hooks lock
@@ -36,9 +38,11 @@ predict: $(READY)  ## A verdict on one study: make predict DICOM=<folder> MODEL=
 lab: $(READY)  ## JupyterLab with the notebooks, to run by hand
 	@cd notebooks && ../$(VENV)/bin/jupyter-lab $(LAB_OPTIONS)
 
-# One thread a worker: more would only queue for the same cores.
+# One thread a worker: more would only queue for the same cores. In the files' own order, which has
+# the longest one, test_chain.py, among the first.
 test: $(READY)  ## All tests (WORKERS=2 at a time)
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile $(TEST_OPTIONS)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	  $(TEST_OPTIONS)
 
 lint: $(READY)  ## ruff, and notebooks without outputs
 	@$(VENV)/bin/ruff check .

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from data_prep.continuity import damaged_slices
 from data_prep.dicom import Series, open_series, read_series
 from data_prep.errors import StudyError
 from data_prep.images import is_image, read_image_volume
@@ -74,7 +75,7 @@ def audit_study(task: StudyTask) -> tuple[Verdict, Volume | None]:
         volume = read_series(task.folder)
     except StudyError as error:
         return unreadable(error), None
-    grave = [*_listed(volume, task.rows), *hu_problems(volume.hu)]
+    grave = [*_listed(volume, task.rows), *pixel_problems(volume.hu)]
     return Verdict.of(grave, volume.repairs, _remarks(volume, task.rows)), volume
 
 
@@ -90,7 +91,7 @@ def audit_alone(path: Path, series: str | None = None) -> tuple[Verdict, Volume]
     """
     path = Path(path)
     volume = read_image_volume(path) if is_image(path) else read_series(path, series)
-    grave = [*_gaps(volume), *hu_problems(volume.hu)]
+    grave = [*_gaps(volume), *pixel_problems(volume.hu)]
     return Verdict.of(grave, volume.repairs, volume.notes), volume
 
 
@@ -137,6 +138,17 @@ def _gaps(read: Series | Volume) -> list[str]:
     if slices / (slices + read.missing_slices) < 1 - MAX_MISSING:
         return [f"{read.missing_slices} slices missing between {slices} present ones"]
     return []
+
+
+def pixel_problems(hu: np.ndarray) -> list[str]:
+    """Why the voxels of a volume (Z, Y, X) int16 HU cannot be used; empty when they can."""
+    problems = hu_problems(hu)
+    if len(damaged := damaged_slices(hu)):
+        problems.append(
+            f"{len(damaged)} slices unlike both neighbours, as damage looks, the first "
+            f"z={damaged[0]}"
+        )
+    return problems
 
 
 def hu_problems(hu: np.ndarray) -> list[str]:

@@ -17,7 +17,8 @@ from pydicom import Dataset
 from pydicom.config import disable_value_validation
 from pydicom.uid import UID
 
-from data_prep.dicom_files import NEEDED, REFETCH, Slices, brief, ct_slices, read_files, text
+from data_prep.decode import decode, is_lossy
+from data_prep.dicom_files import NEEDED, Slices, ct_slices, read_files, text
 from data_prep.dicom_geometry import read_geometry, read_numbers, slice_steps
 from data_prep.errors import StudyError
 from data_prep.volume import Orientation, Volume
@@ -74,7 +75,7 @@ def open_series(folder: Path, series: str | None = None, pixels: bool = False) -
         first = slices[0][1]
         if geometry.orientation != Orientation():
             repairs.append("rows or columns turned to LPS")
-        if any(str(d.get("LossyImageCompression", "")) == "01" for _, d in slices):
+        if any(is_lossy(dataset) for _, dataset in slices):
             notes.append("lossy compression")
         return Series(
             slices=slices,
@@ -99,11 +100,12 @@ def read_series(folder: Path, series: str | None = None) -> Volume:
         StudyError: as for `open_series`, or pixels that cannot be decoded.
     """
     headers = open_series(folder, series, pixels=True)
-    hu = np.empty(headers.shape, np.int16)
-    padding_notes = set()
+    hu, padding_notes = None, set()
     with disable_value_validation():
         for z, (file, dataset) in enumerate(headers.slices):
             pixels, note = _decode(file, dataset)
+            if hu is None:  # not before pixels have shown that the size is true
+                hu = np.empty(headers.shape, np.int16)
             hu[z] = headers.orientation.to_lps(pixels)
             padding_notes |= note
     return Volume(
@@ -154,13 +156,8 @@ def _decode(file: Path, dataset: Dataset) -> tuple[np.ndarray, set[str]]:
                         for name in ("Slope", "Intercept"))  # fmt: skip
     if slope <= 0:
         raise StudyError(f"RescaleSlope is {slope:g}", file)
-    try:
-        stored = dataset.pixel_array
-        padding = dataset.get("PixelPaddingValue")
-    except Exception as error:  # decoders raise nearly anything on damaged data
-        raise StudyError(f"the pixels cannot be decoded ({brief(error)})", file, REFETCH) from error
-    if stored.shape != (dataset.Rows, dataset.Columns):
-        raise StudyError(f"decoded to {stored.shape} pixels", file)
+    stored = decode(file, dataset)
+    padding = dataset.get("PixelPaddingValue")
     whole = slope == round(slope) and intercept == round(intercept)
     number = np.int32 if whole else np.float32
     hu = stored.astype(number)
@@ -172,9 +169,7 @@ def _decode(file: Path, dataset: Dataset) -> tuple[np.ndarray, set[str]]:
             notes = {f"PixelPaddingValue {padding} lies among tissue values: not used as padding"}
         else:
             hu[stored == padding] = AIR_HU
-    # The file's pixels are not kept beside the volume.
-    del dataset.PixelData
-    dataset.__dict__.pop("_pixel_array", None)
+    del dataset.PixelData  # not kept beside the volume
     if not whole:
         np.rint(hu, out=hu)
     return hu.clip(AIR_HU, 32767).astype(np.int16), notes

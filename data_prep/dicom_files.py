@@ -11,11 +11,12 @@ from collections import Counter
 from pathlib import Path
 
 import pydicom
-from pydicom import Dataset
+from pydicom import Dataset, Sequence
 from pydicom.tag import Tag
 from pydicom.uid import MediaStorageDirectoryStorage
 
-from data_prep.errors import StudyError
+from data_prep.decode import REFETCH
+from data_prep.errors import StudyError, brief
 from pekit.store import UIDS
 
 # Only files of these kinds are passed over; any other file that is not DICOM is an error.
@@ -24,13 +25,21 @@ NOT_DICOM = {
     ".mhd", ".nhdr", ".nii", ".npy", ".npz", ".nrrd", ".parquet", ".pdf", ".png", ".raw", ".tif",
     ".tsv", ".txt", ".xml", ".yaml", ".yml", ".zip",
 }  # fmt: skip
-REFETCH = "fetch it again, or take it out of the folder"
 # What a slice must have to become part of a volume.
 NEEDED = (
     *UIDS, "Modality", "PhotometricInterpretation", "Rows", "Columns", "PixelSpacing",
     "ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept",
 )  # fmt: skip
-NEEDED_TAGS = {name: Tag(name) for name in NEEDED}
+# And what else is read, of the image and of its pixels.
+IMAGE_TAGS = {name: Tag(name) for name in (*NEEDED, "ImageType", "NumberOfFrames")}
+PIXEL_TAGS = {
+    name: Tag(name)
+    for name in (
+        "BitsAllocated", "BitsStored", "LossyImageCompression", "PixelPaddingValue",
+        "PixelRepresentation", "SamplesPerPixel",
+    )
+}  # fmt: skip
+LOCALIZER = "a localizer"
 
 Slices = list[tuple[Path, Dataset]]
 
@@ -87,16 +96,23 @@ def read_files(folder: Path, pixels: bool = True) -> tuple[Slices, list[str]]:
         if is_directory:
             ignored += 1
         else:
+            _check_tags(file, dataset, IMAGE_TAGS | PIXEL_TAGS if pixels else IMAGE_TAGS)
             found.append((file, dataset))
     if not found:
         raise StudyError("no DICOM file in the folder", Path(folder))
     return found, [f"ignored {ignored} files that are not DICOM images"] if ignored else []
 
 
-def brief(error: Exception) -> str:
-    """First line of an error without the paths and values that it may hold."""
-    first = re.sub(r"'[^']*'|\"[^\"]*\"", "...", (str(error).splitlines() or [""])[0])
-    return type(error).__name__ if not first or os.sep in first else first[:200].rstrip(".")
+def _check_tags(file: Path, dataset: Dataset, tags: dict[str, Tag]) -> None:
+    """Refuse a file with a tag that cannot be read; pydicom would say so only where it is used."""
+    for name, tag in tags.items():
+        try:
+            if tag in dataset and isinstance(dataset[tag].value, Sequence):
+                raise TypeError("a sequence")
+        except Exception as error:  # a damaged tag raises nearly anything
+            raise StudyError(
+                f"the tag {name} is damaged ({type(error).__name__})", file, REFETCH
+            ) from error
 
 
 def text(dataset: Dataset, name: str) -> str:
@@ -109,18 +125,21 @@ def _set_aside(found: Slices) -> tuple[Slices, list[str]]:
     kinds = [_other_kind(dataset) for _, dataset in found]
     if all(kinds):
         raise StudyError(f"{kinds[0]}, not a CT slice", found[0][0])
+    slices = [item for item, kind in zip(found, kinds, strict=True) if not kind]
+    ours = {text(dataset, "SeriesInstanceUID") for _, dataset in slices}
+    for (file, dataset), kind in zip(found, kinds, strict=True):
+        # A report is a series of its own; within one of CT slices the tag must be damaged.
+        if kind not in ("", LOCALIZER) and text(dataset, "SeriesInstanceUID") in ours:
+            raise StudyError(f"{kind} in a series of CT slices", file, REFETCH)
     others = Counter(filter(None, kinds))
-    return (
-        [item for item, kind in zip(found, kinds, strict=True) if not kind],
-        [f"set aside: {kind} ({count} files)" for kind, count in sorted(others.items())],
-    )
+    return slices, [f"set aside: {kind} ({n} files)" for kind, n in sorted(others.items())]
 
 
 def _other_kind(dataset: Dataset) -> str:
     modality = text(dataset, "Modality")
     if modality not in ("", "CT"):
         return f"an object of modality {_code(modality)}"
-    return "a localizer" if "LOCALIZER" in text(dataset, "ImageType").upper() else ""
+    return LOCALIZER if "LOCALIZER" in text(dataset, "ImageType").upper() else ""
 
 
 def _code(value: str) -> str:
@@ -150,10 +169,8 @@ def _check(file: Path, dataset: Dataset) -> None:
     """Refuse, by name, what is not a single-frame CT image with Hounsfield units."""
     if text(dataset, "NumberOfFrames") not in ("", "1"):
         raise StudyError("a multi-frame file", file, "convert it to single-frame files")
-    for name, tag in NEEDED_TAGS.items():
-        # As it lies in the file: to convert each value of a million files takes minutes.
-        value = dataset.get_item(tag).value if tag in dataset else None
-        if value is None or (isinstance(value, bytes | str) and not value.strip()):
+    for name in NEEDED:
+        if (tag := IMAGE_TAGS[name]) not in dataset or dataset[tag].is_empty:
             raise StudyError(f"the tag {name} is missing", file)
     photometric = text(dataset, "PhotometricInterpretation")
     if photometric != "MONOCHROME2":

@@ -14,6 +14,8 @@ from data_prep.volume import Orientation
 
 AXIS_TOLERANCE = 0.01  # off-axis part of a direction cosine: 0.6 degrees
 MAX_TILT_DEG = 45  # a gantry tilts by less; beyond lie coronal and sagittal planes
+MAX_SPACING_MM = 20  # of pixels; no CT is as coarse
+MAX_GAP_MM = 1000  # of slices; no chest is as long
 MAX_SIDE = 4096  # pixels; no CT matrix is larger, and a damaged header must not fill the memory
 # Tags that all slices share, with the count of their numbers: ten in all.
 SHARED = {"Rows": 1, "Columns": 1, "ImageOrientationPatient": 6, "PixelSpacing": 2}
@@ -41,7 +43,8 @@ def read_geometry(slices: list[tuple[Path, Dataset]]) -> Geometry:
     """Geometry of slices in any order.
 
     Raises:
-        StudyError: several studies, slices of unlike geometry, or planes that are not axial.
+        StudyError: several studies, slices of unlike or absurd geometry, or planes that are not
+            axial.
     """
     if len(studies := {str(dataset.StudyInstanceUID) for _, dataset in slices}) > 1:
         raise StudyError(f"{len(studies)} studies share one series UID", slices[0][0].parent)
@@ -61,11 +64,13 @@ def read_geometry(slices: list[tuple[Path, Dataset]]) -> Geometry:
             else "orientation or pixel spacing unlike the first file's",
             slices[i][0],
         )
-    if not 1 <= first[:2].min() <= first[:2].max() <= MAX_SIDE or not 0 < first[8:].min() < 100:
+    if not 1 <= first[:2].min() <= first[:2].max() <= MAX_SIDE or first[8:].min() <= 0:
         raise StudyError(
             f"rows and columns must lie within 1 and {MAX_SIDE}, pixel spacing must be positive",
             slices[0][0],
         )
+    if first[8:].max() > MAX_SPACING_MM:
+        raise StudyError(f"pixels {first[8:].max():g} mm apart are no CT", slices[0][0])
     rows, columns = first[:2].astype(int)
     orientation = _orientation(first[2:8], slices[0][0])
     down, across = first[8:]  # between rows, between columns
@@ -125,11 +130,15 @@ def slice_steps(
         z_mm: ascending slice positions (N,).
 
     Raises:
-        StudyError: a single slice, or two at one position.
+        StudyError: a single slice, or two at one position or absurdly far apart.
     """
     if len(slices) < 2:
         raise StudyError("a single slice is no volume", slices[0][0])
     steps = np.diff(z_mm)
+    if steps.max() > MAX_GAP_MM:
+        raise StudyError(
+            f"{steps.max():g} mm between two slices", slices[int(steps.argmax()) + 1][0]
+        )
     step = float(np.median(steps))
     twin = int(np.argmin(steps))
     if steps[twin] < 0.01 * max(step, 0.1):

@@ -1,5 +1,7 @@
 """Errors of a study that cannot be read or segmented."""
 
+import os
+import re
 from pathlib import Path
 
 from pekit.errors import UserError
@@ -24,3 +26,9 @@ class StudyError(UserError):
 
 class SegmentationError(UserError):
     """Lungs or heart were not found; the message says which and why."""
+
+
+def brief(error: Exception) -> str:
+    """First line of an error, without the paths and values that it may hold."""
+    first = re.sub(r"'[^']*'|\"[^\"]*\"", "...", (str(error).splitlines() or [""])[0])
+    return type(error).__name__ if not first or os.sep in first else first[:200].rstrip(".")

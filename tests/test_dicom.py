@@ -233,6 +233,10 @@ def test_localizers_and_reports_are_set_aside(tmp_path):
         "set aside: a localizer (1 files)",
         "set aside: an object of modality SR (1 files)",
     )
+    # Within the series the tag must be damaged.
+    write_slice(tmp_path / "odd.dcm", stored_pixels()[0], 92.0, Modality="CU")
+    with pytest.raises(StudyError, match=r"odd\.dcm: an object of modality CU in a series of CT"):
+        read_series(tmp_path)
 
 
 def test_mixed_series_are_listed_and_one_can_be_chosen(tmp_path):
@@ -258,6 +262,8 @@ def test_mixed_series_are_listed_and_one_can_be_chosen(tmp_path):
         ({"PixelSpacing": [0, 1]}, "must be positive"),
         ({"Modality": "MR"}, "modality MR, not a CT slice"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "a localizer, not a CT"),
+        ({"PixelSpacing": [1, 100]}, "100 mm apart"),
+        ({"ImagePositionPatient": [-100, -200, 2000]}, "1990 mm between two slices"),
         ({"PixelData": None}, "cannot be decoded"),
         ({"Rows": 80}, "unlike the first"),
     ],

@@ -1,0 +1,145 @@
+"""What a compressed image says of itself: size, precision and where its data lie, without decoding.
+
+Read before a decoder is let loose, so that a damaged size neither costs gigabytes nor gives an
+image of another shape, and a stream cut short or overwritten by a marker is told at once.
+JPEG (ITU-T T.81) and JPEG-LS (T.87) share their markers; JPEG 2000 (T.800) has its own, and RLE
+(DICOM PS3.5 annex G) a table of offsets.
+"""
+
+import re
+import struct
+from dataclasses import dataclass, field
+
+LOSSLESS, JPEG_LS = 0xC3, 0xF7  # second bytes of the frame markers SOF3 and SOF55
+_FRAMES = (0xC0, 0xC1, LOSSLESS, JPEG_LS)  # and of SOF0 and SOF1, the lossy ones
+_SIDE_MARKERS = (0xDB, 0xF8, 0xFE, *range(0xE0, 0xF0))  # quantization, JPEG-LS, comment, APPn
+# A marker that is no restart ends the data. JPEG stuffs a zero byte after FF, JPEG-LS a zero bit.
+_END = {True: re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]"),
+        False: re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")}  # fmt: skip
+
+
+class DamagedStream(ValueError):
+    """A stream that breaks its format, or does not hold the pixels that were decoded from it."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Header of a compressed image.
+
+    Attributes:
+        rows, columns, samples: its size, and the samples of a pixel.
+        precision: bits a sample.
+        kind: second byte of the JPEG frame marker; 0 for JPEG 2000. What follows is JPEG's.
+        selector, shift: predictor and point transform of a lossless scan (T.81 table B.3).
+        tables: Huffman tables by class and number (T.81 B.2.4.2): code, bits and value of each.
+        table: class 0 number of the scan's table in the upper four bits, class 1 in the lower.
+        restart: pixels (lossless) or blocks (lossy) between restart markers; 0 for none.
+        data: where the entropy-coded data begin and end, in bytes.
+    """
+
+    rows: int
+    columns: int
+    samples: int
+    precision: int
+    kind: int = 0
+    selector: int = 0
+    shift: int = 0
+    tables: dict[int, tuple[tuple[int, int, int], ...]] = field(default_factory=dict)
+    table: int = 0
+    restart: int = 0
+    data: tuple[int, int] = (0, 0)
+
+
+def read_jpeg(stream: bytes) -> Frame:
+    """Header of a JPEG or JPEG-LS stream.
+
+    Raises:
+        DamagedStream: not one image of one scan, whole from its first to its end marker.
+    """
+    if stream[:2] != b"\xff\xd8":
+        raise DamagedStream("it does not begin as JPEG")
+    at, kind, tables, restart = 2, 0, {}, 0
+    while True:
+        marker, length = stream[at : at + 2], int.from_bytes(stream[at + 2 : at + 4], "big")
+        segment = stream[at + 4 : at + 2 + length]
+        if len(marker) < 2 or marker[0] != 0xFF or length < 2 or len(segment) != length - 2:
+            raise DamagedStream(f"no marker at byte {at}")
+        at += 2 + length
+        if marker[1] == 0xC4:
+            tables |= _huffman_tables(segment)
+        elif marker[1] == 0xDD:
+            restart = int.from_bytes(segment, "big")
+        elif marker[1] in _FRAMES and len(segment) >= 6 and not kind:
+            kind = marker[1]
+            precision, rows, columns, samples = struct.unpack_from(">BHHB", segment)
+        elif marker[1] == 0xDA and len(segment) == 6 and kind:
+            break
+        elif marker[1] not in _SIDE_MARKERS:
+            raise DamagedStream(f"marker FF{marker[1]:02X} where none is expected")
+    end = _END[kind == JPEG_LS].search(stream, at)
+    if end is None:
+        raise DamagedStream("it has no end")
+    _check_end(stream[end.start() :])
+    return Frame(
+        rows, columns, samples, precision, kind,
+        selector=segment[3], shift=segment[5] & 15, tables=tables, table=segment[2],
+        restart=restart, data=(at, end.start()),
+    )  # fmt: skip
+
+
+def read_jpeg2000(stream: bytes) -> Frame:
+    """Header of a JPEG 2000 codestream.
+
+    Raises:
+        DamagedStream: it has no size (SIZ) marker at its beginning, or does not end.
+    """
+    if stream[:4] != b"\xff\x4f\xff\x51" or len(stream) < 44:
+        raise DamagedStream("it does not begin as JPEG 2000")
+    _, _, right, bottom, left, top, *_, samples, depth = struct.unpack_from(">HH8IHB", stream, 4)
+    _check_end(stream.rstrip(b"\0")[-2:])
+    return Frame(bottom - top, right - left, samples, precision=(depth & 127) + 1)
+
+
+def check_rle(stream: bytes, segments: int) -> None:
+    """Refuse an RLE frame unless its segments, one a byte of a pixel, lie inside it in order.
+
+    imagecodecs follows an offset to beyond the frame, and may crash there.
+
+    Raises:
+        DamagedStream: as said.
+    """
+    if len(stream) < 64:
+        raise DamagedStream("it is too short for RLE")
+    count, *offsets = struct.unpack_from("<16I", stream)
+    edges = [*offsets[:segments], len(stream)]
+    if count != segments or edges[0] != 64 or sorted(set(edges)) != edges:
+        raise DamagedStream("its RLE segments do not lie inside it in order")
+
+
+def _check_end(tail: bytes) -> None:
+    """Refuse what is not an end marker and padding."""
+    if tail[:2] != b"\xff\xd9":
+        raise DamagedStream("it does not end with its end marker")
+    if tail[2:].strip(b"\0"):
+        raise DamagedStream("data after its end marker")
+
+
+def _huffman_tables(segment: bytes) -> dict[int, tuple[tuple[int, int, int], ...]]:
+    """Tables of one DHT segment, by class (upper four bits) and number (T.81 C.2)."""
+    tables = {}
+    while segment:
+        counts = segment[1:17]
+        values = segment[17 : 17 + sum(counts)]
+        if len(values) != sum(counts):
+            raise DamagedStream("a Huffman table is cut short")
+        codes, code, n = [], 0, 0
+        for bits, count in enumerate(counts, 1):
+            for value in values[n : n + count]:
+                codes.append((code, bits, value))
+                code += 1
+            if code > 1 << bits:
+                raise DamagedStream("a Huffman table has too many codes")
+            code, n = code << 1, n + count
+        tables[segment[0]] = tuple(codes)
+        segment = segment[17 + len(values) :]
+    return tables

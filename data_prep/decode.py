@@ -1,0 +1,167 @@
+"""Pixel data of one DICOM file -> its stored values, or an error; nothing is made up.
+
+Every compressed syntax is read by imagecodecs: it reads them all, is the fastest at lossless JPEG
+and raises on damage about as often as any other. No decoder at hand reports damage inside JPEG
+data, and some crash on a wrong offset or size: codestream looks before, jpeg_audit after.
+
+What cannot be told are bits that make another valid image: any in uncompressed pixels, literal
+bytes in RLE, values within a code of JPEG, and nearly all of JPEG 2000, which has no check of its
+own. A slice so damaged may show against its neighbours (continuity).
+"""
+
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.encaps import generate_frames
+from pydicom.pixels import get_decoder
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)  # fmt: skip
+
+from data_prep.codestream import LOSSLESS, DamagedStream, check_rle, read_jpeg, read_jpeg2000
+from data_prep.errors import StudyError, brief
+from data_prep.jpeg_audit import check_lossless, check_lossy
+
+NATIVE = (
+    ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+)  # fmt: skip
+# What reads the header of a frame, and imagecodecs' function that decodes it.
+COMPRESSED = {
+    RLELossless: (None, "dicomrle_decode"),
+    JPEGBaseline8Bit: (read_jpeg, "jpeg8_decode"),
+    JPEGExtended12Bit: (read_jpeg, "jpeg8_decode"),
+    JPEGLossless: (read_jpeg, "jpeg8_decode"),
+    JPEGLosslessSV1: (read_jpeg, "jpeg8_decode"),
+    JPEGLSLossless: (read_jpeg, "jpegls_decode"),
+    JPEGLSNearLossless: (read_jpeg, "jpegls_decode"),
+    JPEG2000Lossless: (read_jpeg2000, "jpeg2k_decode"),
+    JPEG2000: (read_jpeg2000, "jpeg2k_decode"),
+}
+LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000)
+REFETCH = "fetch it again, or take it out of the folder"
+
+
+def decode(file: Path, dataset: Dataset) -> np.ndarray:
+    """Stored values (Y, X) of a single-frame file: int8, uint8, int16 or uint16, before rescale.
+
+    Args:
+        file: where it comes from, for messages.
+        dataset: as pydicom.dcmread gives it.
+
+    Raises:
+        StudyError: a transfer syntax that is not read, tags that contradict the pixels, or pixels
+            that are damaged.
+    """
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax not in (*NATIVE, *COMPRESSED):
+        name = UID(syntax).name if syntax else "without a name"
+        raise StudyError(f"the transfer syntax {name} is not read", file, "convert the file")
+    rows, columns, allocated, stored, signed = _layout(file, dataset)
+    dtype = np.dtype(f"{'i' if signed else 'u'}{allocated // 8}")
+    try:
+        data = dataset.PixelData
+        if not isinstance(data, bytes):
+            raise DamagedStream("the pixel data are no bytes")
+        if syntax in NATIVE:
+            size = rows * columns * dtype.itemsize
+            if len(data) != size + size % 2:
+                raise DamagedStream(f"{len(data)} bytes instead of {size + size % 2}")
+            options = {"raw": True, "correct_unused_bits": False}
+            pixels, _ = get_decoder(syntax).as_array(dataset, **options)
+        else:
+            stream = next(generate_frames(data, number_of_frames=1))
+            pixels, bits = _decompress(stream, syntax, (rows, columns), dtype)
+            stored = min(bits, stored)
+        return _without_unused_bits(pixels.astype(dtype, copy=False), stored)
+    except Exception as error:  # decoders raise nearly anything on damaged data
+        raise StudyError(f"the pixels cannot be decoded ({brief(error)})", file, REFETCH) from error
+
+
+def is_lossy(dataset: Dataset) -> bool:
+    """Has the image been compressed with loss, now (by its syntax) or before (by its tag)?
+
+    JPEG 2000 (.91) may be either: lossy unless the tag says that it is not.
+    """
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    said = str(dataset.get("LossyImageCompression", ""))
+    return said == "01" or (syntax in LOSSY and not (syntax == JPEG2000 and said == "00"))
+
+
+def _layout(file: Path, dataset: Dataset) -> tuple[int, int, int, int, bool]:
+    """Rows, columns, bits allocated and stored, and whether values are signed."""
+    values = {}
+    allowed = {
+        "Rows": range(1, 1 << 16), "Columns": range(1, 1 << 16), "BitsAllocated": (8, 16),
+        "BitsStored": range(1, 17), "PixelRepresentation": (0, 1), "SamplesPerPixel": (1,),
+    }  # fmt: skip
+    for name, good in allowed.items():
+        values[name] = dataset.get(name)
+        if not isinstance(values[name], int) or values[name] not in good:
+            raise StudyError(f"the tag {name} holds no value that a CT slice can have", file)
+    rows, columns, allocated, stored, signed, _ = values.values()
+    if stored > allocated:
+        raise StudyError(f"{stored} bits stored in {allocated} allocated", file)
+    return rows, columns, allocated, stored, bool(signed)
+
+
+def _without_unused_bits(pixels: np.ndarray, stored: int) -> np.ndarray:
+    """Values of their lower `stored` bits, with the sign that these give.
+
+    Raises:
+        DamagedStream: the bits above hold something else than zeros or the sign.
+    """
+    unused = 8 * pixels.itemsize - stored
+    if unused:
+        used = pixels << unused >> unused
+        if (used != pixels).any() and pixels.view(f"u{pixels.itemsize}").max() >> stored:
+            raise DamagedStream(f"values beyond the {stored} bits of BitsStored")
+        pixels = used
+    return pixels
+
+
+def _decompress(stream: bytes, syntax: UID, shape: tuple[int, int], dtype: np.dtype):
+    """Pixels (Y, X) of `dtype` of one compressed frame, and how many of their bits it fills.
+
+    Raises:
+        DamagedStream, or what the decoder raises.
+    """
+    import imagecodecs
+
+    if syntax == RLELossless:
+        check_rle(stream, dtype.itemsize)
+        dtype = dtype.newbyteorder("<")
+        pixels = np.frombuffer(imagecodecs.dicomrle_decode(stream, dtype), dtype)
+        if pixels.size != shape[0] * shape[1]:
+            raise DamagedStream(f"{pixels.size} pixels instead of {shape[0] * shape[1]}")
+        return pixels.reshape(shape), 8 * dtype.itemsize
+    read_header, codec = COMPRESSED[syntax]
+    frame = read_header(stream)
+    if (frame.rows, frame.columns, frame.samples) != (*shape, 1):
+        raise DamagedStream(f"it holds {frame.rows}x{frame.columns}x{frame.samples} samples")
+    if not 1 < frame.precision <= 8 * dtype.itemsize:
+        raise DamagedStream(f"its samples have {frame.precision} bits")
+    pixels = getattr(imagecodecs, codec)(stream)
+    if pixels.shape != shape:
+        raise DamagedStream(f"it was decoded to {pixels.shape} pixels")
+    if frame.kind == LOSSLESS:
+        check_lossless(stream, frame, pixels.astype(np.uint16, copy=False))
+    elif codec == "jpeg8_decode":
+        check_lossy(stream, frame)
+    # JPEG knows no sign, and JPEG 2000's may differ from PixelRepresentation.
+    pixels = pixels.astype(f"{pixels.dtype.kind}{dtype.itemsize}", copy=False).view(dtype)
+    return pixels, 8 * dtype.itemsize if codec == "jpeg8_decode" else frame.precision
