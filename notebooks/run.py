@@ -85,15 +85,22 @@ def _finished(folder: Path, stages: Mapping[str, Any]) -> dict[str, int]:
 
 
 def predict_study(dicom: str, model: str, out: str) -> None:
-    """Run the notebook that reads one study on a folder of DICOM files.
+    """Run the notebook that reads one study on a folder of DICOM files, or a NIfTI or NRRD file.
 
-    Neither the result's folder nor the executed notebook carries the folder's name: clinical
+    Neither the result's folder nor the executed notebook carries the study's name: clinical
     folders are often named after the patient.
     """
+    from data_prep.images import SUFFIXES, is_image  # 1 s, and only here
+
     if not dicom:
         raise UserError("which study? Give its folder: make predict DICOM=<folder of DICOM files>")
-    if not Path(dicom).is_dir():
-        raise UserError(f"DICOM={dicom}: no such folder")
+    if not Path(dicom).exists():
+        raise UserError(f"DICOM={dicom}: no such folder or image file")
+    if Path(dicom).is_file() and not is_image(Path(dicom)):
+        raise UserError(
+            f"DICOM={dicom}: give the folder of the DICOM files, or one image file "
+            f"({', '.join(SUFFIXES)})"
+        )
     if not Path(model).is_dir():
         raise UserError(
             f"MODEL={model}: no such folder; `make demo` trains runs/demo, or name another run's"
@@ -105,9 +112,11 @@ def predict_study(dicom: str, model: str, out: str) -> None:
         raise UserError(f"{len(found)} notebooks are named *_predict_study.ipynb; one must be")
     folder.mkdir(parents=True, exist_ok=True)
     # The notebook records its parameters: it gets the study by a link that says nothing.
-    link = folder / "dicom"
+    # Its ending stays, for it says the format of an image file.
+    ending = next((e for e in SUFFIXES if dicom.lower().endswith(e)), "")
+    link = folder / ("dicom" if Path(dicom).is_dir() else f"study{ending}")
     link.unlink(missing_ok=True)
-    link.symlink_to(Path(dicom).resolve(), target_is_directory=True)
+    link.symlink_to(Path(dicom).resolve(), target_is_directory=Path(dicom).is_dir())
     paths = {"DICOM": link, "MODEL": Path(model).resolve(), "RUN": folder}
     params = {key: os.path.relpath(path, NOTEBOOKS) for key, path in paths.items()}
     try:
@@ -132,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     batch.add_argument("stages", nargs="*", help="only these stages and what they need")
     batch.add_argument("--snakemake", default="", help="more options for Snakemake, in one string")
     study = commands.add_parser("predict", help="read one study")
-    study.add_argument("--dicom", default="", help="folder of DICOM files")
+    study.add_argument("--dicom", default="", help="folder of DICOM files, or a NIfTI or NRRD file")
     study.add_argument("--model", default="runs/demo", help="folder of a finished experiment")
     study.add_argument("--out", default="", help="folder for the result")
     return parser

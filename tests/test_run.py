@@ -374,7 +374,8 @@ def test_local_files_follow_imports_and_no_others(tmp_path):
     ("options", "message"),
     [
         ([], "make predict DICOM=<folder"),
-        (["--dicom", "nowhere"], "DICOM=nowhere: no such folder"),
+        (["--dicom", "nowhere"], "DICOM=nowhere: no such folder or image file"),
+        (["--dicom", __file__], "give the folder of the DICOM files, or one image file (.nii"),
         (["--dicom", ".", "--model", "runs/none"], "MODEL=runs/none: no such folder"),
     ],
 )
