@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from data_prep.anatomy import segment
+from data_prep.anatomy.plausible import check_masks
+from data_prep.anatomy.precomputed import segment_precomputed
 from data_prep.errors import SegmentationError
 from data_prep.hull import hull_and_box
 from data_prep.images import write_image
 from data_prep.masks import LabelMap, Masks
-from data_prep.plausible import check_masks
-from data_prep.precomputed import segment_precomputed
 from pekit.errors import UserError
 
 SPACING = (10.0, 8.0, 8.0)  # 0.64 mL a voxel

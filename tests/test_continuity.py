@@ -11,8 +11,8 @@ from pydicom.encaps import generate_frames
 from pydicom.uid import JPEGLosslessSV1
 
 from data_prep.continuity import damaged_slices
-from data_prep.decode import decode
 from data_prep.dicom import read_series
+from data_prep.dicom.decode import decode
 from data_prep.errors import StudyError
 from data_prep.images import read_image
 from data_prep.phantom import PhantomConfig, make_phantom

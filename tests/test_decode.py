@@ -23,10 +23,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from data_prep.codestream import DamagedStream, read_jpeg
-from data_prep.decode import decode, is_lossy
+from data_prep.dicom.codestream import DamagedStream, read_jpeg
+from data_prep.dicom.decode import decode, is_lossy
+from data_prep.dicom.jpeg_audit import check_lossless
 from data_prep.errors import StudyError
-from data_prep.jpeg_audit import check_lossless
 
 JPEG_SYNTAXES = (JPEGLossless, JPEGLosslessSV1, JPEGBaseline8Bit, JPEGExtended12Bit)
 

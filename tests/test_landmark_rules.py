@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from data_prep.images import read_image
-from data_prep.landmark_rules import RULES, landmark_rules
 from data_prep.landmarks import from_masks
+from data_prep.landmarks.rules import RULES, landmark_rules
 from data_prep.masks import Masks
 from pekit.errors import UserError
 from pekit.store import LANDMARKS

@@ -8,6 +8,7 @@ import pandas as pd
 import pydicom
 import pytest
 
+from data_prep.errors import SegmentationError
 from data_prep.phantom import CohortConfig, crop_truth, read_truth, write_cohort
 from data_prep.prepare import main, prepare, verify
 from data_prep.study import PrepareSettings
@@ -154,7 +155,7 @@ def test_failed_masks_are_excluded_or_kept_whole(cohort, tmp_path, monkeypatch):
     from data_prep import anatomy
 
     def fail(hu, spacing_mm):
-        raise anatomy.SegmentationError("no lung found")
+        raise SegmentationError("no lung found")
 
     monkeypatch.setitem(anatomy.METHODS, "threshold", (fail, ()))
     excluded = prepare(cohort, tmp_path / "a", PrepareSettings(), limit=2).studies

@@ -18,9 +18,9 @@ import pytest
 import torch
 
 from data_prep.anatomy import segment
-from data_prep.from_lungmask import R231
-from data_prep.from_totalsegmentator import ORGANS
-from data_prep.precomputed import LOBES
+from data_prep.anatomy.from_lungmask import R231
+from data_prep.anatomy.from_totalsegmentator import ORGANS
+from data_prep.anatomy.precomputed import LOBES
 from pekit.errors import UserError
 
 SPACING = (10.0, 8.0, 8.0)

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.shared import read_shared
 from data_prep.split import freeze_split, make_split, read_split, split_balance
-from data_prep.strata import STRATA, exam_type, stratum
+from data_prep.split.shared import read_shared
+from data_prep.split.strata import STRATA, exam_type, stratum
 from pekit.errors import UserError
 
 # 2,211 positive exams, of which left 1,544, right 1,875 and central 401, as in RSNA's.

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from data_prep.codestream import DamagedStream, Frame
+from data_prep.dicom.codestream import DamagedStream, Frame
 
 SAMPLED = 16  # every 16th pixel's code is looked up in the stream
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")

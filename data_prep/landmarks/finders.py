@@ -8,7 +8,7 @@ import math
 import numpy as np
 from scipy import ndimage
 
-from data_prep.organ import Organ, Point
+from data_prep.landmarks.organ import Organ, Point
 
 MAX_GAP_MM = 10.0  # between the masks of a vessel and its branch, where they do not touch
 NEAR_MM = 2.0  # voxels at most this much farther than the nearest one make the contact

@@ -32,9 +32,9 @@ from pydicom.uid import (
     RLELossless,
 )  # fmt: skip
 
-from data_prep.codestream import LOSSLESS, DamagedStream, check_rle, read_jpeg, read_jpeg2000
+from data_prep.dicom.codestream import LOSSLESS, DamagedStream, check_rle, read_jpeg, read_jpeg2000
+from data_prep.dicom.jpeg_audit import check_lossless, check_lossy
 from data_prep.errors import StudyError, brief
-from data_prep.jpeg_audit import check_lossless, check_lossy
 
 NATIVE = (
     ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian,

@@ -6,7 +6,7 @@ Volumes are (Z, Y, X) int16 HU in LPS axes.
 import cv2
 import numpy as np
 
-from data_prep.coarse import morphology
+from data_prep.anatomy.coarse import morphology
 from data_prep.hull import convex_hull
 
 LUNG_HU = -400  # half-way between lung (about -850) and soft tissue (about 40)

@@ -3,7 +3,7 @@
 As in the paper (section IV): excluded studies are in no part, indeterminate exams only in train
 (the paper leaves 14 of them out of validation; a test part must be as clean). Sizes of validation
 and test are exact and train is the rest, which gives the paper's 6000 / 836. Parts and folds are
-stratified by exam type and by the sides of the emboli (data_prep/strata.py). The train studies
+stratified by exam type and by the sides of the emboli (strata.py). The train studies
 are dealt into folds 0 .. k-1 for cross-validation; validation and test studies have fold -1,
 since they are held out from all of it.
 
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.strata import STRATA, draw_evenly, row_of_strata, stratum
+from data_prep.split.strata import STRATA, draw_evenly, row_of_strata, stratum
 from pekit.errors import UserError
 from pekit.store import atomic, public_uid
 
@@ -47,7 +47,7 @@ def make_split(
         test: likewise; 0 for none.
         folds: parts of the train studies for cross-validation, at least 1.
         seed: of the draw.
-        shared: StudyInstanceUIDs known to be in another data set too (data_prep.shared). They are
+        shared: StudyInstanceUIDs known to be in another data set too (shared.py). They are
             marked, and a warning counts those that are held out.
         keep_shared_in_train: draw validation and test from the other studies alone.
 

@@ -17,9 +17,9 @@ from pydicom import Dataset
 from pydicom.config import disable_value_validation
 from pydicom.uid import UID
 
-from data_prep.decode import decode, is_lossy
-from data_prep.dicom_files import NEEDED, Slices, ct_slices, read_files, text
-from data_prep.dicom_geometry import read_geometry, read_numbers, slice_steps
+from data_prep.dicom.decode import decode, is_lossy
+from data_prep.dicom.files import NEEDED, Slices, ct_slices, read_files, text
+from data_prep.dicom.geometry import read_geometry, read_numbers, slice_steps
 from data_prep.errors import StudyError
 from data_prep.volume import Orientation, Volume
 from pekit.store import AIR_HU

@@ -11,16 +11,13 @@ from inspect import Parameter, signature
 
 import numpy as np
 
-from data_prep.errors import SegmentationError
-from data_prep.from_lungmask import segment_by_lungmask
-from data_prep.from_totalsegmentator import segment_by_totalsegmentator
+from data_prep.anatomy.from_lungmask import segment_by_lungmask
+from data_prep.anatomy.from_totalsegmentator import segment_by_totalsegmentator
+from data_prep.anatomy.plausible import check_masks
+from data_prep.anatomy.precomputed import segment_precomputed
+from data_prep.anatomy.threshold import segment_by_threshold
 from data_prep.masks import Masks
-from data_prep.plausible import check_masks
-from data_prep.precomputed import segment_precomputed
-from data_prep.threshold import segment_by_threshold
 from pekit.errors import UserError
-
-__all__ = ["CTPA_MIN_HU", "METHODS", "SegmentationError", "contrast_hu", "segment"]
 
 # The median over the heart, walls included, is 30 to 60 HU without contrast; blood that lets a clot
 # be seen (200 HU and more in the pulmonary artery) lifts it well above this.

@@ -15,7 +15,7 @@ from pydicom import Dataset, Sequence
 from pydicom.tag import Tag
 from pydicom.uid import MediaStorageDirectoryStorage
 
-from data_prep.decode import REFETCH
+from data_prep.dicom.decode import REFETCH
 from data_prep.errors import StudyError, brief
 from pekit.store import UIDS
 

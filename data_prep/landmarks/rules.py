@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from data_prep import landmark_finders as find
-from data_prep.landmark_scan import Scan
-from data_prep.organ import Organ, Point
+from data_prep.landmarks import finders as find
+from data_prep.landmarks.organ import Organ, Point
+from data_prep.landmarks.scan import Scan
 
 # Half the length of an adult's main bronchus: 2.5 to 3 cm on the right, 5 cm on the left.
 RIGHT_BRONCHUS_MM, LEFT_BRONCHUS_MM = 15.0, 25.0

@@ -14,9 +14,9 @@ from pickle import UnpicklingError
 
 import numpy as np
 
+from data_prep.anatomy.optional import environment, need, weights_only
+from data_prep.anatomy.precomputed import LOBES
 from data_prep.masks import LabelMap, Masks
-from data_prep.optional import environment, need, weights_only
-from data_prep.precomputed import LOBES
 from pekit.errors import UserError
 
 # What the landmarks' rules need, by the names of the task `total`.

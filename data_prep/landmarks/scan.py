@@ -4,10 +4,10 @@ from functools import cached_property
 
 import numpy as np
 
-from data_prep.airway import AIRWAY_HU, trace_airway
+from data_prep.anatomy.airway import AIRWAY_HU, trace_airway
+from data_prep.anatomy.threshold import air_inside_body, diaphragm_dome, midline, reduce_volume
+from data_prep.landmarks.organ import Organ, Point
 from data_prep.masks import Masks
-from data_prep.organ import Organ, Point
-from data_prep.threshold import air_inside_body, diaphragm_dome, midline, reduce_volume
 from pekit.errors import UserError
 
 EMBEDDED = ("CT", "lung", "heart")  # what every study has

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.landmark_rules import find_landmark
-from data_prep.landmark_scan import Scan
+from data_prep.landmarks.organ import Point
+from data_prep.landmarks.rules import find_landmark
+from data_prep.landmarks.scan import Scan
 from data_prep.masks import Masks
-from data_prep.organ import Point
 from pekit.errors import UserError
 from pekit.store import LANDMARKS
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.coarse import enlarge, reduce_mask, reduce_volume
+from data_prep.anatomy.coarse import enlarge, reduce_mask, reduce_volume
+from data_prep.anatomy.heart import SOFT_HU, find_heart
+from data_prep.anatomy.optional import need, weights_only
 from data_prep.errors import SegmentationError
-from data_prep.heart import SOFT_HU, find_heart
 from data_prep.masks import Masks
-from data_prep.optional import need, weights_only
 from pekit.errors import UserError
 
 R231 = "unet_r231-d5d2fc3d.pth"

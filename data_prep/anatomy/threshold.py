@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from data_prep.airway import AIRWAY_HU, trace_airway
-from data_prep.body import LUNG_HU, air_inside_body, midline
-from data_prep.coarse import enlarge, morphology, reduce_volume
+from data_prep.anatomy.airway import AIRWAY_HU, trace_airway
+from data_prep.anatomy.body import LUNG_HU, air_inside_body, midline
+from data_prep.anatomy.coarse import enlarge, morphology, reduce_volume
+from data_prep.anatomy.heart import SOFT_HU, diaphragm_dome, find_heart
 from data_prep.errors import SegmentationError
-from data_prep.heart import SOFT_HU, diaphragm_dome, find_heart
 from data_prep.masks import Masks
 
 __all__ = [

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from data_prep.body import LUNG_HU, OUTER_HU, midline
+from data_prep.anatomy.body import LUNG_HU, OUTER_HU, midline
+from data_prep.anatomy.sides import missing_side
 from data_prep.errors import SegmentationError
 from data_prep.masks import Masks
-from data_prep.sides import missing_side
 
 # Of a child's single lung to an emphysematous adult's two; of an infant's heart to a huge one.
 PLAUSIBLE_ML = {"lung": (300.0, 12000.0), "heart": (30.0, 3000.0)}

@@ -1,0 +1,16 @@
+"""The paper's 20 landmarks (section IV, "Keypoint pretraining").
+
+table.py    from masks or a CSV in mm, to a table
+rules.py    how each is found: name, rule, masks that it needs
+scan.py, finders.py, organ.py     the geometry that the rules are made of
+"""
+
+from data_prep.landmarks.rules import landmark_rules
+from data_prep.landmarks.table import (
+    from_masks,
+    landmark_table,
+    read_landmarks_csv,
+    to_voxels,
+)
+
+__all__ = ["from_masks", "landmark_rules", "landmark_table", "read_landmarks_csv", "to_voxels"]
