@@ -48,9 +48,11 @@ def weights_only() -> Iterator[None]:
     """
     import torch
 
-    scalar = np._core.multiarray.scalar
+    scalar = np.float64(0).__reduce__()[0]
     kinds = {type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "bool")}
-    numbers = [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds]
+    # Of numpy 1 and 2, either of which may have written the file.
+    names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    numbers = [*names, np.dtype, *kinds]
     with (
         environment(TORCH_FORCE_WEIGHTS_ONLY_LOAD="1"),
         torch.serialization.safe_globals(numbers),
