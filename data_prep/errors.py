@@ -24,6 +24,10 @@ class StudyError(UserError):
         return StudyError, (self.reason, self.where, self.way_out)
 
 
+class SetupError(UserError):
+    """What every study lacks, e.g. a segmenter's package or weights: no single study is to blame."""
+
+
 class SegmentationError(UserError):
     """Lungs or heart were not found; the message says which and why."""
 

@@ -77,6 +77,8 @@ def prepare(
     if not 1 <= part <= parts:
         raise UserError(f"shard {part}/{parts}: the first number must lie within 1 and the second")
     check_method(settings.segmenter)
+    if settings.masks_folder and not Path(settings.masks_folder).is_dir():
+        raise UserError(f"the masks' folder {settings.masks_folder} does not exist")
     tasks = _tasks(Path(data), settings, sources, limit, exclude or {})
     mine = tasks[part - 1 :: parts]
     try:

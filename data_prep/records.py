@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from data_prep.errors import SetupError
 from data_prep.layout import STUDY, StudyTask
 from data_prep.pool import run_pool
 from pekit.errors import UserError
@@ -90,6 +91,7 @@ def run_studies(
 
     Raises:
         OSError: a record cannot be written, e.g. because the disk is full.
+        SetupError: something that every study lacks.
     """
     results = run_pool(
         partial(_record, work, records), tasks, workers, on_death=partial(_died, records)
@@ -107,7 +109,7 @@ def failed(task: StudyTask, reason: str) -> dict:
 def _record(work: Callable[[StudyTask], dict], records: Records, task: StudyTask) -> None:
     try:
         record = work(task)
-    except OSError:  # of writing: those of reading have become a verdict
+    except (OSError, SetupError):  # of writing: those of reading have become a verdict
         raise
     except UserError as error:
         record = failed(task, re.sub(r"\S*[/\\](?=\S)", "", str(error)))

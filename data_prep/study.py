@@ -27,13 +27,15 @@ from pekit.store import BOX_COLUMNS, EXAM_LABELS, SLICE_LABEL, UIDS, Store, publ
 class PrepareSettings(Settings):
     """How studies are prepared.
 
-    `segmenter` names a method of `data_prep.anatomy`, `masks_folder` holds its masks where it
-    reads them (one folder a study); `crop` is Table I's axis; `on_failure` says what becomes of a
-    study without masks (`exclude`, as in the paper, or `full`: kept uncropped); `landmarks` is
-    `masks` (those that the masks give) or a CSV in mm.
+    `segmenter` names a method of `data_prep.anatomy`, `segmenter_options` what it takes (e.g.
+    `weights`), `masks_folder` holds its masks where it reads them (one folder a study); `crop` is
+    Table I's axis; `on_failure` says what becomes of a study without masks (`exclude`, as in the
+    paper, or `full`: kept uncropped); `landmarks` is `masks` (those that the masks give) or a CSV
+    in mm.
     """
 
     segmenter: str = "threshold"
+    segmenter_options: dict[str, str | bool] = {}
     masks_folder: str | None = None
     crop: Literal["masked", "box", "none"] = "masked"
     on_failure: Literal["exclude", "full"] = "exclude"
@@ -67,9 +69,9 @@ def prepare_volume(volume: Volume, settings: PrepareSettings, study: str = "") -
     Raises:
         SegmentationError: no masks, and `on_failure` is `exclude`.
     """
-    options = {}
+    options = dict(settings.segmenter_options)
     if settings.masks_folder:
-        options["folder"] = Path(settings.masks_folder) / study
+        options |= {"folder": Path(settings.masks_folder) / study, "origin_mm": volume.origin_mm}
     whole = np.array([(0, n) for n in volume.hu.shape])
     try:
         masks = segment(volume.hu, volume.spacing_mm, settings.segmenter, **options)

@@ -8,6 +8,7 @@ from functools import partial
 import pandas as pd
 import pytest
 
+from data_prep.errors import SetupError
 from data_prep.layout import StudyTask
 from data_prep.records import Records, run_studies
 from pekit.errors import UserError
@@ -88,6 +89,14 @@ def test_a_full_disk_ends_the_batch(tmp_path, monkeypatch):
 
     with pytest.raises(OSError, match="No space"):
         run_studies(full, tasks(tmp_path), Records(tmp_path / "records", "v1"))
+
+
+def test_what_every_study_lacks_ends_the_batch(tmp_path):
+    def lacks(task):
+        raise SetupError("no weights")
+
+    with pytest.raises(SetupError, match="no weights"):
+        run_studies(lacks, tasks(tmp_path), Records(tmp_path / "records", "v1"))
 
 
 def test_progress_counts_studies(tmp_path):

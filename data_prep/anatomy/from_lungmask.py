@@ -14,9 +14,8 @@ import numpy as np
 from data_prep.anatomy.coarse import enlarge, reduce_mask, reduce_volume
 from data_prep.anatomy.heart import SOFT_HU, find_heart
 from data_prep.anatomy.optional import need, weights_only
-from data_prep.errors import SegmentationError
+from data_prep.errors import SegmentationError, SetupError
 from data_prep.masks import Masks
-from pekit.errors import UserError
 
 R231 = "unet_r231-d5d2fc3d.pth"
 
@@ -35,7 +34,7 @@ def segment_by_lungmask(
         force_cpu: leave the GPU alone.
 
     Raises:
-        UserError: lungmask or its weights are missing, or the file is none of its.
+        SetupError: lungmask or its weights are missing, or the file is none of its.
         SegmentationError: lungs or heart not found.
     """
     labels = _inferer(_find(weights), force_cpu).apply(np.ascontiguousarray(hu))
@@ -53,7 +52,7 @@ def _find(weights: Path | None) -> Path:
         weights = Path(home) / "hub" / "checkpoints" / R231
     weights = Path(weights)
     if not weights.is_file():
-        raise UserError(
+        raise SetupError(
             f"lungmask's weights are not at {weights}: put {R231} (from lungmask's releases) "
             "there, or name its place by the option weights"
         )
@@ -72,4 +71,4 @@ def _inferer(weights: Path, force_cpu: bool):
             )
     except Exception as error:  # of torch and pickle, many kinds
         reason = (str(error).strip() or repr(error)).split(". ")[0].splitlines()[0]
-        raise UserError(f"{weights} holds no weights of lungmask's ({reason})") from None
+        raise SetupError(f"{weights} holds no weights of lungmask's ({reason})") from None

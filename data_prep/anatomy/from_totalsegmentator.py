@@ -16,8 +16,8 @@ import numpy as np
 
 from data_prep.anatomy.optional import environment, need, weights_only
 from data_prep.anatomy.precomputed import LOBES
+from data_prep.errors import SetupError
 from data_prep.masks import LabelMap, Masks
-from pekit.errors import UserError
 
 # What the landmarks' rules need, by the names of the task `total`.
 ORGANS = (
@@ -60,7 +60,7 @@ def segment_by_totalsegmentator(
         device: `cpu`, `gpu` or `gpu:1`; without it the GPU where there is one.
 
     Raises:
-        UserError: the package or weights are missing.
+        SetupError: the package or weights are missing.
     """
     need("totalsegmentator.python_api", "totalsegmentator")
     folder = _find(weights, (FAST if fast else FULL) + (VESSELS if airways else ()))
@@ -95,7 +95,7 @@ def _find(weights: Path | None, needed: tuple[int, ...]) -> Path:
     known = need("totalsegmentator.map_tasks_config", "totalsegmentator").TASK_ID_WEIGHTS_CONFIGS
     names = [known[number]["foldername"] for number in dict.fromkeys(needed)]
     if missing := [name for name in names if not (weights / name).is_dir()]:
-        raise UserError(
+        raise SetupError(
             f"TotalSegmentator's weights are not in {weights} ({', '.join(missing)}): fetch them "
             "with `totalseg_download_weights` where there is a network, and name their folder by "
             "the option weights or TOTALSEG_WEIGHTS_PATH"
@@ -128,7 +128,7 @@ def _run(
                     image, None, task=task, fast=fast, roi_subset=roi, device=device, quiet=True
                 )
             except UnpicklingError:
-                raise UserError(
+                raise SetupError(
                     f"a checkpoint in {weights} holds more than numbers and was not loaded: fetch "
                     "TotalSegmentator's weights again"
                 ) from None

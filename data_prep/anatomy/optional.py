@@ -8,19 +8,19 @@ from types import ModuleType
 
 import numpy as np
 
-from pekit.errors import UserError
+from data_prep.errors import SetupError
 
 
 def need(module: str, extra: str) -> ModuleType:
     """An optional package's module.
 
     Raises:
-        UserError: it, or something that it needs, is not installed.
+        SetupError: it, or something that it needs, is not installed.
     """
     try:
         return import_module(module)
     except ImportError as error:
-        raise UserError(
+        raise SetupError(
             f"the method {extra} needs a package that is not here ({error}): "
             f"pip install 'pekit[{extra}]'"
         ) from None
