@@ -25,7 +25,7 @@ class StudyError(UserError):
 
 
 class SetupError(UserError):
-    """What every study lacks, e.g. a segmenter's package or weights: no single study is to blame."""
+    """What every study lacks, e.g. a segmenter's package or weights; no one study is to blame."""
 
 
 class SegmentationError(UserError):

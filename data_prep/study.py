@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from data_prep.anatomy import contrast_hu, segment
 from data_prep.audit import audit_study
@@ -35,7 +36,7 @@ class PrepareSettings(Settings):
     """
 
     segmenter: str = "threshold"
-    segmenter_options: dict[str, str | bool] = {}
+    segmenter_options: dict[str, str | bool] = Field(default_factory=dict)
     masks_folder: str | None = None
     crop: Literal["masked", "box", "none"] = "masked"
     on_failure: Literal["exclude", "full"] = "exclude"
