@@ -13,8 +13,9 @@ from pekit.errors import UserError
 
 # Bytes in the store for a byte of int16 voxels as scanned; above what was measured (README).
 KEPT = {"masked": 0.2, "box": 0.3, "none": 0.6}
-# Bytes of memory that a worker needs for a voxel: the volume, two masks, the hull and the crop.
-BYTES_PER_VOXEL = 6
+# Bytes of memory that a worker needs for a voxel: the volume, masks, hull, crop, and what finding
+# landmarks takes; 0.91 GB were seen for 250 x 512 x 512.
+BYTES_PER_VOXEL = 11
 WORKER_BYTES = 300e6  # of the process itself
 
 

@@ -8,19 +8,11 @@ import numpy as np
 from scipy import ndimage
 
 from data_prep.anatomy.airway import AIRWAY_HU, trace_airway
-from data_prep.anatomy.body import LUNG_HU, air_inside_body, midline
+from data_prep.anatomy.body import LUNG_HU, air_inside_body
 from data_prep.anatomy.coarse import enlarge, morphology, reduce_volume
-from data_prep.anatomy.heart import SOFT_HU, diaphragm_dome, find_heart
+from data_prep.anatomy.heart import SOFT_HU, find_heart
 from data_prep.errors import SegmentationError
 from data_prep.masks import Masks
-
-__all__ = [
-    "air_inside_body",
-    "diaphragm_dome",
-    "midline",
-    "reduce_volume",
-    "segment_by_threshold",
-]
 
 GAS_HU = -975  # the darkest quarter of bowel gas lies below, that of emphysematous lung above
 MIN_LUNG_ML = 300.0

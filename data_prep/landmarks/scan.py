@@ -5,7 +5,9 @@ from functools import cached_property
 import numpy as np
 
 from data_prep.anatomy.airway import AIRWAY_HU, trace_airway
-from data_prep.anatomy.threshold import air_inside_body, diaphragm_dome, midline, reduce_volume
+from data_prep.anatomy.body import air_inside_body, midline
+from data_prep.anatomy.coarse import reduce_mask, reduce_volume
+from data_prep.anatomy.heart import diaphragm_dome
 from data_prep.landmarks.organ import Organ, Point
 from data_prep.masks import Masks
 from pekit.errors import UserError
@@ -33,6 +35,13 @@ MIN_ML = {
 def min_ml(name: str) -> float:
     """The smallest believable volume of a mask by TotalSegmentator's class name, in mL."""
     return MIN_ML[max((key for key in MIN_ML if name.startswith(key)), key=len)]
+
+
+def centre_of_mass(mask: np.ndarray) -> list[float]:
+    """Mean voxel (z, y, x) of a mask; by sums along its axes, without a list of its voxels."""
+    planes = np.count_nonzero(mask, axis=2)
+    sums = planes.sum(1), planes.sum(0), np.count_nonzero(mask, axis=(0, 1))
+    return [float(np.average(np.arange(len(line)), weights=line)) for line in sums]
 
 
 class Scan:
@@ -79,7 +88,7 @@ class Scan:
         heart = self.masks.heart
         if heart[0].any() or heart[-1].any() or not heart.any():
             return None
-        return tuple(map(float, np.argwhere(heart).mean(0)))
+        return tuple(float(axis) for axis in centre_of_mass(heart))
 
     def lung_top(self, sign: int) -> Point | None:
         """Middle of the highest section of the lung mask, right (-1) or left (1) of the middle."""
@@ -93,13 +102,20 @@ class Scan:
 
     def dome(self) -> Point | None:
         """Top of the right diaphragm under the lung mask; None when the first slice cuts it."""
-        found = diaphragm_dome(self.masks.lung, self.middle, self.spacing_mm)
-        return tuple(map(float, found)) if found and found[0] > 0 else None
+        coarse, spacing = self.coarse
+        lung = reduce_mask(self.masks.lung, self.spacing_mm)
+        found = diaphragm_dome(lung, midline(coarse), spacing)
+        return self.from_coarse(found) if found and found[0] > 0 else None
+
+    @cached_property
+    def coarse(self) -> tuple[np.ndarray, tuple[float, float, float]]:
+        """The reduced volume, and its voxel size."""
+        return reduce_volume(self.hu, self.spacing_mm)
 
     @cached_property
     def traced_airway(self) -> tuple[Organ, Point] | None:
         """The airway traced in the reduced volume and its carina, in voxels of that volume."""
-        coarse, spacing = reduce_volume(self.hu, self.spacing_mm)
+        coarse, spacing = self.coarse
         airway, carina = trace_airway(air_inside_body(coarse) & (coarse < AIRWAY_HU), spacing)
         return None if carina is None else (Organ.of(airway, spacing), carina)
 
@@ -111,6 +127,6 @@ class Scan:
         """A point of the reduced volume as voxels of the study."""
         if point is None:
             return None
-        factors = np.array(self.traced_airway[0].spacing_mm) / self.spacing_mm
+        factors = np.array(self.coarse[1]) / self.spacing_mm
         z, y, x = (np.array(point) + 0.5) * factors - 0.5
         return float(min(z, len(self.hu) - 1)), float(y), float(x)
