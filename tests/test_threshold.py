@@ -215,6 +215,8 @@ def test_a_real_ct_at_full_resolution(shared_data):
     # Ends of the lungs as seen in the pictures: apices at slice 57, right base at 5, and the
     # widest section from x = 58 to 477.
     assert np.abs(box - [[5, 58], [115, 411], [56, 479]]).max() <= 6
+    # The larynx above the apices is no lung.
+    assert box[0, 1] <= 59
     # Voxels placed by eye: in both lungs, left and right heart, and left atrium.
     for z, y, x in ((40, 300, 130), (40, 300, 390), (25, 210, 290), (25, 200, 190), (31, 240, 250)):
         assert hull[z, y, x]

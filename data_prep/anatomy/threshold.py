@@ -16,6 +16,7 @@ from data_prep.masks import Masks
 
 GAS_HU = -975  # the darkest quarter of bowel gas lies below, that of emphysematous lung above
 MIN_LUNG_ML = 300.0
+MIN_PART_ML = 10.0  # of lung in one piece
 
 
 def segment_by_threshold(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> Masks:
@@ -33,6 +34,7 @@ def segment_by_threshold(hu: np.ndarray, spacing_mm: tuple[float, float, float])
     airway = morphology(airway, cv2.MORPH_DILATE, 2.0, spacing)
     lung = _choose_lungs(coarse, inside, spacing)
     lung = morphology(lung, cv2.MORPH_CLOSE, 6.0, spacing) & ~airway
+    lung = _without_crumbs(lung, spacing)
     heart = find_heart(coarse, lung, spacing)
     if coarse.shape == hu.shape:
         return Masks(lung, heart)
@@ -40,6 +42,13 @@ def segment_by_threshold(hu: np.ndarray, spacing_mm: tuple[float, float, float])
         enlarge(lung, hu, lambda slice_hu: slice_hu < LUNG_HU),
         enlarge(heart, hu, lambda slice_hu: slice_hu > SOFT_HU[0]),
     )
+
+
+def _without_crumbs(lung: np.ndarray, spacing_mm: tuple) -> np.ndarray:
+    """The mask without small parts, such as what is left of larynx or trachea above the lungs."""
+    labels, count = ndimage.label(lung)
+    ml = np.bincount(labels.ravel(), minlength=count + 1) * np.prod(spacing_mm) / 1000
+    return lung & (ml >= MIN_PART_ML)[labels]
 
 
 def _choose_lungs(hu: np.ndarray, air: np.ndarray, spacing_mm: tuple) -> np.ndarray:
