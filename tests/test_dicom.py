@@ -3,10 +3,10 @@
 import pickle
 from pathlib import Path
 
-import gdcm
 import numpy as np
 import pydicom
 import pytest
+from encoders import BY_GDCM, compress
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import (
     CTImageStorage,
@@ -65,23 +65,7 @@ def write_slice(path: Path, pixels: np.ndarray, z_mm: float, syntax=ExplicitVRLi
         path.parent.mkdir(parents=True, exist_ok=True)
         dataset.save_as(path)
     if syntax == JPEGLosslessSV1:
-        compress(path)
-
-
-def compress(path: Path):
-    """Rewrite a file as JPEG Lossless."""
-    reader = gdcm.ImageReader()
-    reader.SetFileName(str(path))
-    assert reader.Read()
-    change = gdcm.ImageChangeTransferSyntax()
-    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
-    change.SetInput(reader.GetImage())
-    assert change.Change()
-    writer = gdcm.ImageWriter()
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(change.GetOutput())
-    writer.SetFileName(str(path))
-    assert writer.Write()
+        compress(path, BY_GDCM[JPEGLosslessSV1])
 
 
 def write_series(folder: Path, positions=(0.0, 2.5, 5.0, 7.5, 10.0), **tags) -> list[Path]:

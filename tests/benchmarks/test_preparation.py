@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from encoders import BY_GDCM, compress
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, JPEGLosslessSV1
 
@@ -75,10 +76,8 @@ def write_study(folder: Path, uid: str, hu: np.ndarray, spacing, syntax: str) ->
             for name, value in values.items():
                 setattr(dataset, name, value)
             if syntax != ImplicitVRLittleEndian:
-                from test_dicom import compress
-
                 dataset.save_as(series / f"{sop}.dcm")
-                compress(series / f"{sop}.dcm")
+                compress(series / f"{sop}.dcm", BY_GDCM[syntax])
             else:
                 dataset.save_as(series / f"{sop}.dcm")
         rows.append((uid, f"e{uid[1:]}", sop))
