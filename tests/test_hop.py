@@ -37,7 +37,7 @@ def test_aggregator_has_the_papers_widths():
 
 
 def test_aggregator_refuses_features_of_one_stride():
-    with pytest.raises(UserError, match="growing strides"):
+    with pytest.raises(UserError, match="no hop can follow.*EfficientNet, ResNet"):
         Aggregator((192, 192, 192), (16, 16, 16))
 
 
