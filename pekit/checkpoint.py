@@ -71,13 +71,19 @@ def load_model(folder: Path) -> tuple[HopNet | LandmarkNet, ModelCard]:
             f"{folder} holds a model of version {content.get('version')}, this kit reads versions "
             f"{READABLE}: train it again or use the kit that wrote it"
         )
-    card = ModelCard(**content)
-    channels = [
-        IMAGE_CHANNELS * (1 + (k > 0 or card.passes > 1)) for k in range(len(card.encoders))
-    ]
+    try:
+        card = ModelCard(**content)
+    except TypeError as error:  # fields that are missing or too many
+        raise UserError(f"{folder} has a model.json that this kit did not write: {error}") from None
+    # Hops see an image, and all but the first (or all that share weights) the context of another.
     encoders = [
-        make_encoder(name, n, image_size=card.image_size, depth=card.depth)
-        for name, n in zip(card.encoders, channels, strict=True)
+        make_encoder(
+            name,
+            image_size=card.image_size,
+            depth=card.depth,
+            context=IMAGE_CHANNELS if k or card.passes > 1 else 0,
+        )
+        for k, name in enumerate(card.encoders)
     ]
     net: nn.Module = (
         HopNet(encoders, card.frozen, card.passes)

@@ -120,6 +120,10 @@ class Encoder(nn.Module):
                 f"{images.shape[-2]} x {images.shape[-1]}: build it with that image_size"
             )
         final, maps = self.net.forward_intermediates(images)
+        if not isinstance(final, Tensor):
+            raise UserError(
+                f"{self.name} gives several final features at once: use another encoder"
+            )
         return self.net.forward_head(final), [*maps[:-1], self._as_map(final, maps[-1])]
 
     def _as_map(self, final: Tensor, last: Tensor) -> Tensor:
@@ -131,7 +135,8 @@ class Encoder(nn.Module):
     def with_in_chans(self, in_chans: int) -> "Encoder":
         """A copy that takes `in_chans` channels: those it gains weigh zero, the last ones go.
 
-        With more channels it computes the same as before.
+        With more channels it computes the same as before, but for networks that standardise the
+        weights of their stem (NFNet, BiT-ResNetV2), zeros included.
         """
         if in_chans == self.in_chans:
             return copy.deepcopy(self)
@@ -153,24 +158,28 @@ def _names(one_or_more: str | tuple[str, ...]) -> tuple[str, ...]:
 
 def make_encoder(
     name: str,
-    in_chans: int | None = None,
     init: str = "random",
     image_size: int | None = None,
     depth: int | None = None,
+    context: int = 0,
 ) -> Encoder | Encoder3D:
     """A 2D encoder by timm's name, or a 3D one of `pekit.encoders3d`; None: its own default.
 
+    `context` is the number of channels beside the image's, in a later hop.
+
     Raises:
-        UserError: as the encoders, or a depth that a 2D encoder cannot have.
+        UserError: as the encoders, a depth that a 2D encoder cannot have, a 3D one with context.
     """
     if name in DEPTHS:
+        if context:
+            raise UserError(f"{name} takes no context: a 3D encoder can only be the single hop")
         return Encoder3D(name, init, depth)
     if depth not in (None, SLICES):
         raise UserError(
             f"depth = {depth}: {name} reads stacks of {SLICES} slices; deeper ones are for "
             f"{', '.join(DEPTHS)}"
         )
-    return Encoder(name, in_chans or IMAGE_CHANNELS, init, image_size)
+    return Encoder(name, IMAGE_CHANNELS + context, init, image_size)
 
 
 def packaged_weights(name: str) -> dict[str, Tensor]:

@@ -115,6 +115,9 @@ def test_other_versions_and_damage_are_named(two_hops, tmp_path):
     (tmp_path / "model.json").write_text(json.dumps({**card, "version": 7}))
     with pytest.raises(UserError, match="version 7"):
         load_model(tmp_path)
+    (tmp_path / "model.json").write_text(json.dumps({**card, "colour": "red"}))
+    with pytest.raises(UserError, match=r"did not write.*colour"):
+        load_model(tmp_path)
     (tmp_path / "model.json").write_text(json.dumps(card))
     with pytest.raises(UserError, match=r"no model\.safetensors"):
         load_model(tmp_path)

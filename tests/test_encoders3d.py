@@ -6,6 +6,7 @@ from pekit.errors import UserError
 from pekit.hop import HopNet
 from pekit.model import Encoder, LandmarkNet, make_encoder
 from pekit.windows import Windows
+from pekit.x3d import X3D
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,13 @@ def test_weights_from_a_file(tmp_path):
         Encoder3D("r3d_18", str(tmp_path / "x3d.pyth"))
 
 
+@pytest.mark.parametrize(("factor", "parameters"), [(2.2, 3_794_274), (5.0, 6_153_384)])
+def test_x3d_has_the_size_of_the_reference(factor, parameters):
+    """PyTorchVideo's X3D-S or M, and L, with 400 classes."""
+    with torch.device("meta"):
+        assert sum(p.numel() for p in X3D(factor, classes=400).parameters()) == parameters
+
+
 def test_bad_input_is_named():
     with pytest.raises(UserError, match="near: r3d_18"):
         make_encoder("r3d18")
@@ -81,5 +89,7 @@ def test_bad_input_is_named():
         make_encoder("r3d_18", init="timm")
     with pytest.raises(UserError, match="torchvision has no weights of x3d_s"):
         make_encoder("x3d_s", init="torchvision")
+    with pytest.raises(UserError, match="r3d_18 takes no context"):
+        make_encoder("r3d_18", context=9)
     with pytest.raises(UserError, match="hop 2, r3d_18, reads 15 slices and hop 1 3"):
         HopNet([Encoder("regnety_002"), Encoder3D("r3d_18")])
