@@ -197,6 +197,8 @@ class HopNet(nn.Module):
 def _check_chain(encoders: list[Encoder | Encoder3D], passes: int) -> None:
     if passes < 1 or (passes > 1 and len(encoders) > 1):
         raise UserError(f"{passes} passes of {len(encoders)} encoders: sharing takes a single one")
+    if len(set(encoders)) < len(encoders):
+        raise UserError("an encoder stands for two hops: weights are shared by `passes`")
     for encoder in encoders if passes > 1 else encoders[:-1]:
         require_pyramid(encoder.name, encoder.strides)
     for hop, encoder in enumerate(encoders, 1):

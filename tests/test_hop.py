@@ -143,6 +143,8 @@ def test_chains_that_do_not_fit_are_refused(hop1):
         HopNet([Encoder(LITE0)], passes=2)
     with pytest.raises(UserError, match="sharing takes a single one"):
         HopNet([Encoder(LITE0), Encoder(LITE0, 18)], passes=2)
+    with pytest.raises(UserError, match="shared by `passes`"):
+        HopNet([Encoder(LITE0), *[Encoder("regnety_002", 18)] * 2])
     with pytest.raises(UserError, match="only a single hop can be shared"):
         hop1.add_hop().add_hop(shared=True)
     with pytest.raises(UserError, match="share weights can be followed only"):
