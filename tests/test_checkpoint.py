@@ -2,9 +2,10 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from pekit.checkpoint import build_encoder, load_hops, load_model, save_model
+from pekit.encoders3d import Encoder3D
 from pekit.errors import UserError
 from pekit.hop import HopNet
 from pekit.model import Encoder, LandmarkNet
@@ -51,6 +52,61 @@ def test_landmark_encoder_starts_a_hop(tmp_path):
         build_encoder("resnet18", str(tmp_path))
 
 
+def test_shared_hops_come_back_the_same(tmp_path):
+    net = HopNet([Encoder(LITE0)]).add_hop(shared=True).add_hop(shared=True).eval()
+    torch.nn.init.normal_(net.encoders[0].net.conv_stem.weight, std=0.1)
+    save_model(tmp_path, net, image_size=64)
+    loaded, card = load_hops(tmp_path)
+    assert (card.encoders, card.passes, loaded.hops) == ([LITE0], 3, 3)
+    with torch.inference_mode():
+        assert torch.equal(loaded(STACK), net(STACK))
+    assert not [k for k in load_file(tmp_path / "model.safetensors") if "encoders.1" in k]
+    with pytest.raises(UserError, match="shared weights"):
+        build_encoder(LITE0, str(tmp_path))
+
+
+def test_hops_of_different_encoders_come_back_the_same(tmp_path):
+    vit = Encoder("vit_tiny_patch16_224", image_size=64)
+    net = HopNet([Encoder("regnety_002")]).add_hop(Encoder(LITE0)).add_hop(vit).eval()
+    save_model(tmp_path, net, image_size=64)
+    loaded, card = load_hops(tmp_path)
+    assert card.encoders == ["regnety_002", LITE0, "vit_tiny_patch16_224"]
+    with torch.inference_mode():
+        assert torch.equal(loaded(STACK), net(STACK))
+
+
+def test_a_model_of_version_1_is_read(two_hops, tmp_path):
+    net, folder = two_hops
+    card = json.loads((folder / "model.json").read_text())
+    old = {k: v for k, v in card.items() if k not in ("depth", "passes")}
+    (tmp_path / "model.json").write_text(json.dumps({**old, "version": 1}))
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    loaded, _ = load_model(tmp_path)
+    with torch.inference_mode():
+        assert torch.equal(loaded(STACK), net(STACK))
+    assert loaded.depth == 3
+
+
+def test_weights_of_another_shape_name_the_layer(two_hops, tmp_path):
+    _, folder = two_hops
+    (tmp_path / "model.json").write_text((folder / "model.json").read_text())
+    state = load_file(folder / "model.safetensors")
+    key = "aggregators.0.steps.0.0.0.weight"
+    save_file({**state, key: torch.zeros(3, 3)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=f"do not fit(.|\n)*{key}"):
+        load_model(tmp_path)
+
+
+def test_an_encoder_of_another_size_or_depth_does_not_start_a_hop(tmp_path):
+    save_model(tmp_path / "a", HopNet([Encoder("vit_tiny_patch16_224", image_size=64)]), 64)
+    with pytest.raises(UserError, match="64 pixels, not 96"):
+        build_encoder("vit_tiny_patch16_224", str(tmp_path / "a"), image_size=96)
+    save_model(tmp_path / "b", HopNet([Encoder3D("x3d_s", depth=5)]), 64)
+    assert build_encoder("x3d_s", str(tmp_path / "b")).depth == 5
+    with pytest.raises(UserError, match="reads 5 slices, not 13"):
+        build_encoder("x3d_s", str(tmp_path / "b"), depth=13)
+
+
 def test_other_versions_and_damage_are_named(two_hops, tmp_path):
     _, folder = two_hops
     card = json.loads((folder / "model.json").read_text())
@@ -58,6 +114,9 @@ def test_other_versions_and_damage_are_named(two_hops, tmp_path):
         load_model(tmp_path)
     (tmp_path / "model.json").write_text(json.dumps({**card, "version": 7}))
     with pytest.raises(UserError, match="version 7"):
+        load_model(tmp_path)
+    (tmp_path / "model.json").write_text(json.dumps({**card, "colour": "red"}))
+    with pytest.raises(UserError, match=r"did not write.*colour"):
         load_model(tmp_path)
     (tmp_path / "model.json").write_text(json.dumps(card))
     with pytest.raises(UserError, match=r"no model\.safetensors"):

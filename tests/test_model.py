@@ -51,6 +51,46 @@ def test_weights_of_another_network_are_refused(tmp_path):
         Encoder(LITE0, init=str(tmp_path / "resnet.pth"))
 
 
+def test_weights_of_another_shape_name_the_layer(tmp_path):
+    state = packaged_weights(LITE0)
+    state["blocks.0.0.conv_dw.weight"] = torch.zeros(8, 1, 3, 3)
+    torch.save(state, tmp_path / "lite0.pth")
+    with pytest.raises(UserError, match=r"do not fit(.|\n)*blocks\.0\.0\.conv_dw\.weight"):
+        Encoder(LITE0, init=str(tmp_path / "lite0.pth"))
+
+
+@pytest.mark.parametrize("name", [LITE0, "vit_tiny_patch16_224"])
+def test_more_channels_weigh_zero(name):
+    """The copy computes the same whatever the new channels show; without them it is as before."""
+    encoder = Encoder(name, image_size=64).eval()
+    wide = encoder.with_in_chans(18).eval()
+    images = torch.rand(2, 18, 64, 64)
+    with torch.inference_mode():
+        expected = encoder(images[:, :9])[0]
+        torch.testing.assert_close(wide(images)[0], expected)
+        assert torch.equal(wide.with_in_chans(9).eval()(images[:, :9])[0], expected)
+
+
+def test_networks_of_one_image_size_name_it():
+    vit = Encoder("vit_tiny_patch16_224").eval()
+    assert (vit.image_size, Encoder(LITE0, image_size=64).image_size) == (224, None)
+    with pytest.raises(UserError, match="built for images of 224 pixels, not 64 x 64"):
+        vit(torch.rand(1, 9, 64, 64))
+    with pytest.raises(UserError, match="needs a multiple of 16"):
+        Encoder("vit_tiny_patch16_224", image_size=70)
+    with pytest.raises(UserError, match="needs a multiple of 32"):
+        Encoder("coatnet_nano_rw_224", image_size=80)
+
+
+def test_feature_maps_of_networks_that_keep_channels_last():
+    swin = Encoder("swin_tiny_patch4_window7_224", image_size=64).eval()
+    with torch.inference_mode():
+        _, features = swin(torch.rand(1, 9, 64, 64))
+    assert [tuple(f.shape[1:]) for f in features] == [
+        (w, 64 // s, 64 // s) for w, s in zip(swin.widths, swin.strides, strict=True)
+    ]
+
+
 def test_unknown_names_offer_near_ones():
     with pytest.raises(UserError, match="tf_efficientnetv2_l"):
         Encoder("tf_efficientnet_v2_l")
