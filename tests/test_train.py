@@ -11,7 +11,8 @@ from pekit.hop import HopNet
 from pekit.model import Encoder, LandmarkNet
 from pekit.predict import predict_studies
 from pekit.store import SLICE_LABEL
-from pekit.train import fit, landmark_loss
+from pekit.recipe import landmark_loss
+from pekit.train import fit
 
 SETTINGS = TrainSettings(
     image_size=32,
@@ -161,5 +162,5 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_named(toy, start, tmp_pa
     net = copy.deepcopy(start)
     with torch.no_grad():
         net.encoders[0].net.conv_stem.weight.fill_(float("nan"))
-    with pytest.raises(UserError, match="epoch 0, batch 0"):
+    with pytest.raises(UserError, match=r"epoch 1, batch 1; no weight.* z \d+"):
         fit(net, *toy, SETTINGS, tmp_path, lambda row, epoch: None)
