@@ -1,4 +1,5 @@
 import copy
+import re
 
 import pytest
 import torch
@@ -11,7 +12,6 @@ from pekit.hop import HopNet
 from pekit.model import Encoder, LandmarkNet
 from pekit.predict import predict_studies
 from pekit.store import SLICE_LABEL
-from pekit.recipe import landmark_loss
 from pekit.train import fit
 
 SETTINGS = TrainSettings(
@@ -93,12 +93,6 @@ def test_other_settings_do_not_resume(toy, start, tmp_path):
     assert history["epoch"].tolist() == [1]
 
 
-def test_workers_change_nothing(trained, toy, start, tmp_path):
-    net = copy.deepcopy(start)
-    fit(net, *toy, SETTINGS.model_copy(update={"workers": 1}), tmp_path, lambda row, epoch: None)
-    assert same(net, trained[0])
-
-
 def test_second_hop_trains_on_a_frozen_first(trained, toy, tmp_path):
     one = trained[0]
     two = one.add_hop()
@@ -119,48 +113,117 @@ def test_landmarks_are_learnt(toy, tmp_path):
     assert history["train_loss"].iloc[-1] < 0.8 * history["train_loss"].iloc[0]
 
 
-def test_absent_landmarks_do_not_count():
-    target = torch.tensor([[[0.5, 0.5, 0.0], [float("nan")] * 3]])
-    predicted = torch.tensor([[[0.5, 0.7, 0.1], [9.0, 9.0, 9.0]]], requires_grad=True)
-    loss = landmark_loss(predicted, target)
-    assert loss.item() == pytest.approx((0.2**2 + 0.1**2) / 3)
-    loss.backward()
-    assert predicted.grad[0, 1].abs().max() == 0
-
-
-def test_empty_parts_and_too_large_batches_are_named(toy, start, tmp_path):
-    store, split = toy
-    only_test = split.assign(part="test")
-    with pytest.raises(UserError, match="no study in its train part"):
-        fit(start, store, only_test, SETTINGS, tmp_path, lambda row, epoch: None)
-    large = SETTINGS.model_copy(update={"batch_size": 100})
-    with pytest.raises(UserError, match="less than batch_size = 100"):
-        fit(start, store, split, large, tmp_path, lambda row, epoch: None)
-
-
-def test_no_positive_slice_is_named(toy, start, tmp_path):
-    store, split = toy
-    negative = split[split["StudyInstanceUID"].str[-1].isin(list("024"))]
-    with pytest.raises(UserError, match="0 positive"):
-        fit(
-            start,
-            store,
-            negative.assign(part=["train", "train", "validation"]),
-            SETTINGS,
-            tmp_path,
-            lambda row, epoch: None,
-        )
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
 def test_no_gpu_where_one_is_asked(toy, start, tmp_path):
-    with pytest.raises(UserError, match="device = gpu"):
+    with pytest.raises(UserError, match="device = gpu and devices = 1, but torch sees 0 GPUs"):
         fit(start, *toy, SETTINGS.model_copy(update={"device": "gpu"}), tmp_path, print)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_batch_named(toy, start, tmp_path):
+    net, before = copy.deepcopy(start), {}
+
+    def break_third(module, inputs):
+        if module.training:
+            break_third.calls += 1
+            if break_third.calls == 3:
+                before.update(copy.deepcopy(net.state_dict()))
+                inputs[0][4] = 30_000
+                return inputs[0].float() * float("inf"), inputs[1]
+        return None
+
+    break_third.calls = 0
+    hook = net.register_forward_pre_hook(break_third)
+    with pytest.raises(UserError, match=r"loss is nan in epoch 1, batch 3; no weight") as caught:
+        fit(net, *toy, SETTINGS, tmp_path, lambda row, epoch: None)
+    hook.remove()
+    named = re.findall(r"([0-9a-f]{12}) z (\d+)", str(caught.value))
+    assert len(named) == SETTINGS.batch_size
+    assert {study for study, _ in named} <= set(toy[1]["StudyInstanceUID"][:4])
+    free = [name for name, _ in net.named_parameters()]
+    assert all(torch.equal(before[name], net.state_dict()[name]) for name in free)
+
+
+def test_a_line_an_epoch_says_speed_memory_and_time_left(trained):
+    history = trained[1]
+    assert history.columns.tolist() == [
+        "epoch", "train_loss", "validation_loss", "lr", "stacks_per_s", "peak_gib", "left_s",
+        "prevalence", "natural_prevalence",
+    ]  # fmt: skip
+    assert (history["stacks_per_s"] > 0).all()
+    assert history["peak_gib"].between(0.05, 100).all()
+    assert history["left_s"].is_monotonic_decreasing
+    assert history["left_s"].iloc[-1] == 0
+    assert (history["prevalence"] == 0.4).all()
+    assert (history["natural_prevalence"] == 6 / 40).all()
+
+
+def test_the_best_epoch_is_kept_beside_or_counts(toy, start, tmp_path):
+    nets, histories = {}, {}
+    for keep in ("last", "best"):
+        # The rate is so high that the second epoch is worse than the first.
+        settings = SETTINGS.model_copy(update={"keep": keep, "epochs": 2, "lr": 0.3})
+        settings = settings.model_copy(update={"optimizer": "sgd", "warmup_steps": 0})
+        nets[keep] = copy.deepcopy(start)
+        histories[keep] = fit(nets[keep], *toy, settings, tmp_path / keep, lambda r, e: None)
+    losses = histories["last"]["validation_loss"]
+    assert losses[0] < losses[1], "else this test shows nothing"
+    best, _ = load_hops(tmp_path / "last" / "best")
+    assert not same(best, nets["last"])
+    assert same(best, nets["best"])
+    assert same(load_hops(tmp_path / "best" / "model")[0], nets["best"])
+
+
+def test_accumulated_batches_are_one_large_batch(toy, start, tmp_path):
+    weights = {}
+    for batch, accumulate in ((12, 1), (4, 3), (3, 4)):
+        torch.manual_seed(0)
+        net = HopNet([Encoder("test_vit")])
+        settings = SETTINGS.model_copy(
+            update={
+                "image_size": 160,
+                "batch_size": batch,
+                "accumulate": accumulate,
+                "samples_per_epoch": 24,
+                "epochs": 1,
+                "optimizer": "sgd",
+                "lr": 0.05,
+            }
+        )
+        fit(net, *toy, settings, tmp_path / str(batch), lambda row, epoch: None)
+        weights[batch] = torch.cat([p.flatten() for p in net.parameters()])
+    torch.manual_seed(0)
+    start = torch.cat([p.flatten() for p in HopNet([Encoder("test_vit")]).parameters()])
+    moved = (weights[12] - start).abs().max()
+    assert moved > 1e-3
+    assert (weights[4] - weights[12]).abs().max() < 1e-3 * moved
+    assert (weights[3] - weights[12]).abs().max() < 1e-3 * moved
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory"),
+        MemoryError(),
+    ],
+)
+def test_too_little_memory_names_what_takes_less(toy, start, tmp_path, error):
     net = copy.deepcopy(start)
-    with torch.no_grad():
-        net.encoders[0].net.conv_stem.weight.fill_(float("nan"))
-    with pytest.raises(UserError, match=r"epoch 1, batch 1; no weight.* z \d+"):
+
+    def fail(module, inputs):
+        raise error
+
+    net.register_forward_pre_hook(fail)
+    with pytest.raises(UserError, match="batch_size = 8 with accumulate = 2 takes steps of the"):
+        fit(net, *toy, SETTINGS, tmp_path, lambda row, epoch: None)
+
+
+def test_other_errors_stay_as_they_are(toy, start, tmp_path):
+    net = copy.deepcopy(start)
+
+    def fail(module, inputs):
+        raise RuntimeError("shapes differ")
+
+    net.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="shapes differ"):
         fit(net, *toy, SETTINGS, tmp_path, lambda row, epoch: None)
