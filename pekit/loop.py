@@ -21,7 +21,7 @@ from pekit.meter import Meter
 from pekit.progress import say
 from pekit.recipe import build_optimizer, landmark_loss, learning_rate, pe_loss
 from pekit.resume import Checkpoint, Position, seed_step
-from pekit.store import Store, public_uid, remove_leftovers
+from pekit.store import Store, public_uid, read_json, remove_leftovers, write_json
 
 Log = Callable[[dict[str, float], int], None]
 SHOWN = ("train_loss", "validation_loss", "lr", "stacks_per_s", "peak_gib")
@@ -87,9 +87,14 @@ class Training:
         return position
 
     def _finish(self) -> None:
+        best = self.folder / "best"
         if self.settings.keep == "best":
-            best, _ = load_model(self.folder / "best")
-            self.net.load_state_dict(best.state_dict())
+            if read_json(best / "epoch.json")["run"] != self.checkpoint.stem:
+                raise UserError(
+                    f"{best} is of another training: delete {self.checkpoint.name} beside it and "
+                    "train again"
+                )
+            self.net.load_state_dict(load_model(best)[0].state_dict())
         save_model(self.folder / "model", self.net, self.settings.image_size)
         for leftover in self.folder.glob("resume-*.ckpt"):
             leftover.unlink()
@@ -110,10 +115,10 @@ class Training:
                 position.loss_sum += self._finite(loss, batch, position.epoch, number)
                 self.fabric.backward(loss / group)
             position.batch = number + 1
-            self.meter.count()
             if last:
                 self._update(position.epoch * self.updates + update)
                 self._save_sometimes(position)
+            self.meter.count()
 
     def _update(self, step: int) -> None:
         rate = learning_rate(step, self.settings.epochs * self.updates, self.settings)
@@ -184,6 +189,8 @@ class Training:
         if self.fabric.is_global_zero:
             if better:
                 save_model(self.folder / "best", self.net, s.image_size)
+                of = {"run": self.checkpoint.stem, "epoch": done}
+                write_json(self.folder / "best" / "epoch.json", of)
             self._save(position)
             self._say(row)
             self._log(row)

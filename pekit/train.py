@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from lightning.fabric import Fabric
+from torch.multiprocessing import ProcessRaisedException
 
 from pekit.checkpoint import load_model
 from pekit.config import TrainSettings
@@ -40,7 +41,8 @@ def fit(
 
     A run that was cut off goes on where it was last saved (`save_every_s`), if network, data,
     settings and code are the same. With several processes (`devices`, `nodes`) a step takes a
-    batch from each, batch norm sees each batch by itself, and rows are logged at the end.
+    batch from each, batch norm sees each batch by itself, rows are logged at the end, and all nodes
+    need `folder` and the store on a shared disk.
 
     Args:
         net: the network to train, in place; afterwards in evaluation mode, on the CPU.
@@ -49,9 +51,10 @@ def fit(
         log: takes a row of numbers and the epoch.
 
     Returns:
-        A row an epoch: epoch, train_loss, validation_loss, lr (after it), stacks_per_s (training),
-        peak_gib (GPU memory, or this process's on a CPU), left_s; for PE also prevalence (of
-        positives among the slices drawn) and natural_prevalence (in the training part).
+        A row an epoch: epoch, train_loss (of the first process's batches), validation_loss, lr
+        (after it), stacks_per_s (training), peak_gib (of the GPU, or this process on a CPU),
+        left_s; for PE also prevalence (of positives among the slices drawn) and
+        natural_prevalence (in the training part): see `pekit.prior`.
 
     Raises:
         UserError: empty parts or classes, a loss that is not finite, no GPU where one is asked,
@@ -71,15 +74,19 @@ def fit(
     )
     try:
         history = fabric.launch(training.run)
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        raise UserError(memory_advice(settings)) from error
+    except (RuntimeError, MemoryError, ProcessRaisedException) as error:
+        if out_of_memory(error):
+            raise UserError(memory_advice(settings)) from error
+        # A forked process hands over its error as text.
+        _, found, message = str(error).rpartition("UserError: ")
+        if isinstance(error, ProcessRaisedException) and found:
+            raise UserError(message.strip()) from error
+        raise
     if fabric.is_global_zero and not training.logged:
+        # It was trained in forked processes.
         for row in history:
             log(row, row["epoch"])
-    # Forked processes have trained copies, and the best epoch need not be the last.
-    net.load_state_dict(load_model(folder / "model")[0].state_dict())
+        net.load_state_dict(load_model(folder / "model")[0].state_dict())
     net.cpu().eval()
     return pd.DataFrame(history)
 
@@ -106,7 +113,8 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether torch's error says that memory was short, on a GPU or not."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return any(text in str(error) for text in ("out of memory", "not enough memory"))
+    texts = ("out of memory", "not enough memory", "can't allocate memory")
+    return any(text in str(error) for text in texts)
 
 
 def memory_advice(settings: TrainSettings) -> str:

@@ -17,6 +17,7 @@ import torch
 from toy import toy_store
 
 from pekit.config import TrainSettings
+from pekit.errors import UserError
 from pekit.hop import HopNet
 from pekit.model import Encoder
 from pekit.store import Store, write_json
@@ -84,6 +85,18 @@ def train_in_two(store: Store, split: pd.DataFrame, folder: Path) -> None:
     torch.save(net.state_dict(), folder / "net.pt")
 
 
+def error_in_two(store: Store, split: pd.DataFrame, folder: Path) -> str:
+    """What is said where both processes fail."""
+    settings = SETTINGS.model_copy(
+        update={"devices": 2, "strategy": "ddp_notebook", "batch_size": 20}
+    )
+    try:
+        fit(network(), store, split, settings, folder, lambda row, epoch: None)
+    except UserError as error:
+        return str(error)
+    return "no error"
+
+
 def main(root: Path) -> None:
     store, split = toy_store(root / "toy")
     killed = mp.get_context("fork").Process(
@@ -92,7 +105,8 @@ def main(root: Path) -> None:
     killed.start()
     killed.join()
     train_in_two(store, split, root / "two")
-    write_json(root / "done.json", {"exitcode": killed.exitcode})
+    error = error_in_two(store, split, root / "error")
+    write_json(root / "done.json", {"exitcode": killed.exitcode, "error": error})
 
 
 if __name__ == "__main__":

@@ -141,3 +141,9 @@ def test_two_processes_share_an_epoch(toy, processes):
     net.load_state_dict(torch.load(folder / "net.pt", weights_only=True))
     assert same(load_hops(folder / "model")[0], net), "the notebook's network is the trained one"
     assert not same(net, network())
+
+
+def test_errors_of_forked_processes_read_as_ever(processes):
+    error = read_json(processes / "done.json")["error"]
+    assert error.startswith("an epoch has 12 samples for each of 2 processes, less than batch_size")
+    assert error.endswith("lower it")

@@ -11,7 +11,7 @@ from pekit.errors import UserError
 from pekit.hop import HopNet
 from pekit.model import Encoder, LandmarkNet
 from pekit.predict import predict_studies
-from pekit.store import SLICE_LABEL
+from pekit.store import SLICE_LABEL, read_json, write_json
 from pekit.train import fit
 
 SETTINGS = TrainSettings(
@@ -171,6 +171,27 @@ def test_the_best_epoch_is_kept_beside_or_counts(toy, start, tmp_path):
     assert not same(best, nets["last"])
     assert same(best, nets["best"])
     assert same(load_hops(tmp_path / "best" / "model")[0], nets["best"])
+    assert read_json(tmp_path / "last" / "best" / "epoch.json")["epoch"] == 1
+
+
+def test_the_best_epoch_of_another_training_does_not_count(toy, start, tmp_path):
+    settings = SETTINGS.model_copy(update={"keep": "best", "epochs": 2})
+
+    def kill(row, epoch):
+        raise Killed
+
+    with pytest.raises(Killed):
+        fit(copy.deepcopy(start), *toy, settings, tmp_path, kill)
+    path = tmp_path / "best" / "epoch.json"
+    write_json(path, {"run": "resume-of-another", "epoch": 1})
+
+    def worse(module, inputs, output):
+        return output * 0 + torch.tensor([[[9.0, -9.0]]]) if not module.training else output
+
+    net = copy.deepcopy(start)
+    net.register_forward_hook(worse)
+    with pytest.raises(UserError, match=r"best is of another training: delete resume-\w+.ckpt"):
+        fit(net, *toy, settings, tmp_path, lambda row, epoch: None)
 
 
 def test_accumulated_batches_are_one_large_batch(toy, start, tmp_path):
@@ -197,6 +218,19 @@ def test_accumulated_batches_are_one_large_batch(toy, start, tmp_path):
     assert moved > 1e-3
     assert (weights[4] - weights[12]).abs().max() < 1e-3 * moved
     assert (weights[3] - weights[12]).abs().max() < 1e-3 * moved
+
+
+def test_bf16(toy, tmp_path):
+    torch.manual_seed(0)
+    net = HopNet([Encoder("test_efficientnet")])
+    settings = SETTINGS.model_copy(update={"precision": "bf16-mixed"})
+    history = fit(net, *toy, settings, tmp_path, lambda row, epoch: None)
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+    torch.manual_seed(0)
+    full = HopNet([Encoder("test_efficientnet")])
+    same_but = fit(full, *toy, SETTINGS, tmp_path, lambda row, epoch: None)
+    difference = (history["train_loss"] - same_but["train_loss"]).abs()
+    assert difference.between(1e-7, 0.05).all(), "it rounds, and little"
 
 
 @pytest.mark.parametrize(
