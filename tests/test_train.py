@@ -40,6 +40,13 @@ def start():
 
 
 @pytest.fixture(scope="module")
+def small():
+    """For what does not hang on what is learnt."""
+    torch.manual_seed(0)
+    return HopNet([Encoder("test_efficientnet")])
+
+
+@pytest.fixture(scope="module")
 def trained(toy, start, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     net = copy.deepcopy(start)
@@ -86,10 +93,10 @@ def test_a_killed_run_ends_with_the_same_weights(trained, toy, start, tmp_path):
     assert history["train_loss"].tolist() == trained[1]["train_loss"].tolist()
 
 
-def test_other_settings_do_not_resume(toy, start, tmp_path):
-    train_until_killed(start, toy, tmp_path)
+def test_other_settings_do_not_resume(toy, small, tmp_path):
+    train_until_killed(small, toy, tmp_path)
     other = SETTINGS.model_copy(update={"lr": 5e-4, "epochs": 1})
-    history = fit(copy.deepcopy(start), *toy, other, tmp_path, lambda row, epoch: None)
+    history = fit(copy.deepcopy(small), *toy, other, tmp_path, lambda row, epoch: None)
     assert history["epoch"].tolist() == [1]
 
 
@@ -108,19 +115,20 @@ def test_second_hop_trains_on_a_frozen_first(trained, toy, tmp_path):
 def test_landmarks_are_learnt(toy, tmp_path):
     torch.manual_seed(0)
     net = LandmarkNet(Encoder("tf_efficientnet_lite0", init="package"))
-    settings = SETTINGS.model_copy(update={"z_scale": 10.0, "lr": 2e-3})
+    settings = SETTINGS.model_copy(update={"z_scale": 10.0, "lr": 2e-3, "epochs": 1})
     history = fit(net, *toy, settings, tmp_path, lambda row, epoch: None)
-    assert history["train_loss"].iloc[-1] < 0.8 * history["train_loss"].iloc[0]
+    # After the epoch against its mean: one epoch, because these heads are large.
+    assert history["validation_loss"].iloc[0] < 0.6 * history["train_loss"].iloc[0]
+    assert "prevalence" not in history
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
-def test_no_gpu_where_one_is_asked(toy, start, tmp_path):
+def test_no_gpu_where_one_is_asked(toy, small, tmp_path):
     with pytest.raises(UserError, match="device = gpu and devices = 1, but torch sees 0 GPUs"):
-        fit(start, *toy, SETTINGS.model_copy(update={"device": "gpu"}), tmp_path, print)
+        fit(small, *toy, SETTINGS.model_copy(update={"device": "gpu"}), tmp_path, print)
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_batch_named(toy, start, tmp_path):
-    net, before = copy.deepcopy(start), {}
+def test_a_loss_that_is_not_finite_stops_with_the_batch_named(toy, small, tmp_path):
+    net, before = copy.deepcopy(small), {}
 
     def break_third(module, inputs):
         if module.training:
@@ -157,16 +165,28 @@ def test_a_line_an_epoch_says_speed_memory_and_time_left(trained):
     assert (history["natural_prevalence"] == 6 / 40).all()
 
 
-def test_the_best_epoch_is_kept_beside_or_counts(toy, start, tmp_path):
-    nets, histories = {}, {}
+def worse_in_validation(net, from_call):
+    """From the so-manieth validation batch on the network seems sure that there is no PE."""
+    calls = iter(range(10_000))
+
+    def hook(module, inputs, output):
+        if module.training:
+            return output
+        sure = 9.0 if next(calls) >= from_call else 0.0
+        return output * 0 + torch.tensor([sure, -sure])
+
+    net.register_forward_hook(hook)
+
+
+def test_the_best_epoch_is_kept_beside_or_counts(toy, small, tmp_path):
+    nets = {}
     for keep in ("last", "best"):
-        # The rate is so high that the second epoch is worse than the first.
-        settings = SETTINGS.model_copy(update={"keep": keep, "epochs": 2, "lr": 0.3})
-        settings = settings.model_copy(update={"optimizer": "sgd", "warmup_steps": 0})
-        nets[keep] = copy.deepcopy(start)
-        histories[keep] = fit(nets[keep], *toy, settings, tmp_path / keep, lambda r, e: None)
-    losses = histories["last"]["validation_loss"]
-    assert losses[0] < losses[1], "else this test shows nothing"
+        settings = SETTINGS.model_copy(update={"keep": keep, "epochs": 2})
+        nets[keep] = copy.deepcopy(small)
+        worse_in_validation(nets[keep], from_call=2)  # two batches an epoch
+        history = fit(nets[keep], *toy, settings, tmp_path / keep, lambda r, e: None)
+        # ln 2, then 18 for each of the three positives in twenty.
+        assert history["validation_loss"].tolist() == pytest.approx([0.693147, 2.7], rel=1e-3)
     best, _ = load_hops(tmp_path / "last" / "best")
     assert not same(best, nets["last"])
     assert same(best, nets["best"])
@@ -174,27 +194,24 @@ def test_the_best_epoch_is_kept_beside_or_counts(toy, start, tmp_path):
     assert read_json(tmp_path / "last" / "best" / "epoch.json")["epoch"] == 1
 
 
-def test_the_best_epoch_of_another_training_does_not_count(toy, start, tmp_path):
+def test_the_best_epoch_of_another_training_does_not_count(toy, small, tmp_path):
     settings = SETTINGS.model_copy(update={"keep": "best", "epochs": 2})
 
     def kill(row, epoch):
         raise Killed
 
     with pytest.raises(Killed):
-        fit(copy.deepcopy(start), *toy, settings, tmp_path, kill)
+        fit(copy.deepcopy(small), *toy, settings, tmp_path, kill)
     path = tmp_path / "best" / "epoch.json"
     write_json(path, {"run": "resume-of-another", "epoch": 1})
 
-    def worse(module, inputs, output):
-        return output * 0 + torch.tensor([[[9.0, -9.0]]]) if not module.training else output
-
-    net = copy.deepcopy(start)
-    net.register_forward_hook(worse)
+    net = copy.deepcopy(small)
+    worse_in_validation(net, from_call=0)
     with pytest.raises(UserError, match=r"best is of another training: delete resume-\w+.ckpt"):
         fit(net, *toy, settings, tmp_path, lambda row, epoch: None)
 
 
-def test_accumulated_batches_are_one_large_batch(toy, start, tmp_path):
+def test_accumulated_batches_are_one_large_batch(toy, tmp_path):
     weights = {}
     for batch, accumulate in ((12, 1), (4, 3), (3, 4)):
         torch.manual_seed(0)
@@ -220,17 +237,15 @@ def test_accumulated_batches_are_one_large_batch(toy, start, tmp_path):
     assert (weights[3] - weights[12]).abs().max() < 1e-3 * moved
 
 
-def test_bf16(toy, tmp_path):
-    torch.manual_seed(0)
-    net = HopNet([Encoder("test_efficientnet")])
-    settings = SETTINGS.model_copy(update={"precision": "bf16-mixed"})
-    history = fit(net, *toy, settings, tmp_path, lambda row, epoch: None)
-    assert {p.dtype for p in net.parameters()} == {torch.float32}
-    torch.manual_seed(0)
-    full = HopNet([Encoder("test_efficientnet")])
-    same_but = fit(full, *toy, SETTINGS, tmp_path, lambda row, epoch: None)
-    difference = (history["train_loss"] - same_but["train_loss"]).abs()
-    assert difference.between(1e-7, 0.05).all(), "it rounds, and little"
+def test_bf16(toy, small, tmp_path):
+    losses = {}
+    for precision in ("bf16-mixed", "32-true"):
+        net = copy.deepcopy(small)
+        settings = SETTINGS.model_copy(update={"precision": precision, "epochs": 1})
+        history = fit(net, *toy, settings, tmp_path, lambda row, epoch: None)
+        losses[precision] = history["train_loss"].iloc[0]
+        assert {p.dtype for p in net.parameters()} == {torch.float32}
+    assert 1e-7 < abs(losses["bf16-mixed"] - losses["32-true"]) < 0.05, "it rounds, and little"
 
 
 @pytest.mark.parametrize(
@@ -241,8 +256,8 @@ def test_bf16(toy, tmp_path):
         MemoryError(),
     ],
 )
-def test_too_little_memory_names_what_takes_less(toy, start, tmp_path, error):
-    net = copy.deepcopy(start)
+def test_too_little_memory_names_what_takes_less(toy, small, tmp_path, error):
+    net = copy.deepcopy(small)
 
     def fail(module, inputs):
         raise error
@@ -252,8 +267,8 @@ def test_too_little_memory_names_what_takes_less(toy, start, tmp_path, error):
         fit(net, *toy, SETTINGS, tmp_path, lambda row, epoch: None)
 
 
-def test_other_errors_stay_as_they_are(toy, start, tmp_path):
-    net = copy.deepcopy(start)
+def test_other_errors_stay_as_they_are(toy, small, tmp_path):
+    net = copy.deepcopy(small)
 
     def fail(module, inputs):
         raise RuntimeError("shapes differ")
