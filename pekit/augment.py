@@ -2,8 +2,8 @@
 
 Contrast, shift, scale and rotation, two cut-outs: the order, ranges and meaning are those of
 Albumentations' RandomBrightnessContrast, Affine and CoarseDropout, and tests hold them against it.
-Resizing and moving are one OpenCV warp of int16 HU: an image is interpolated once, not twice, and
-no worker has to turn it into floats. All slices of a stack get the same parameters.
+Resizing and moving are one OpenCV warp of the stored HU: an image is interpolated once, not twice.
+All slices of a stack get the same parameters.
 """
 
 from dataclasses import dataclass
@@ -58,15 +58,16 @@ def augment_stack(stack_hu: np.ndarray, image_size: int, draw: Draw) -> np.ndarr
     size = (image_size, image_size)
     result = np.empty((len(stack_hu), *size), np.int16)
     for plane, target in zip(stack_hu, result, strict=True):
-        cv2.warpAffine(
-            plane,
+        # As floats: three times as fast as int16, which OpenCV does without its vector code.
+        warped = cv2.warpAffine(
+            plane.astype(np.float32),
             matrix,
             size,
-            dst=target,
             flags=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=OUTSIDE_HU,
         )
+        np.rint(warped, out=target, casting="unsafe")
     for y0, y1, x0, x1 in draw.holes:
         result[:, y0:y1, x0:x1] = OUTSIDE_HU
     return result

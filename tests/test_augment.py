@@ -64,8 +64,8 @@ def test_equals_windowing_then_albumentations_on_nine_channels(seed):
     ours = torch.from_numpy(augment_stack(stack, SIZE, draw))[None]
     ours = windows(ours, torch.tensor([draw.contrast], dtype=torch.float32))[0]
     error = np.abs(ours.permute(1, 2, 0).numpy() - expected)
-    assert error.mean() < 0.01
-    assert (error > 0.1).mean() < 0.01, "only where the image ends or a window's ramp does"
+    assert error.mean() < 0.005
+    assert (error > 0.1).mean() < 0.008, "only where the image ends or a window's ramp does"
 
 
 def test_draws_fill_the_papers_ranges():
@@ -104,9 +104,8 @@ def test_doing_nothing_is_the_resizing():
     stack = smooth_stack()
     still = augment_stack(stack, SIZE, draw_augmentation(AugmentSettings(**STILL), SIZE, 3))
     difference = still.astype(int) - resize_slices(stack, SIZE)
-    # OpenCV's warp knows 32 places between two pixels; at the border it looks outside.
-    assert np.abs(difference[:, 1:-1, 1:-1]).max() <= 20
-    assert np.abs(difference[:, 1:-1, 1:-1]).mean() < 2
+    # At the border, of half a pixel, the warp looks outside.
+    assert np.abs(difference[:, 1:-1, 1:-1]).max() <= 1
 
 
 def test_all_slices_of_a_stack_move_alike_and_points_with_them():
