@@ -7,7 +7,7 @@ TrainSettings(learning_rate=1)              # UserError: no setting 'learning_ra
 from difflib import get_close_matches
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pekit.errors import UserError
 
@@ -55,10 +55,18 @@ class TrainSettings(Settings):
     """How a network is trained. Defaults are the paper's for PE detection (section IV).
 
     `positive_fraction` draws that fraction of each epoch from positive slices (None: as they come);
-    `samples_per_epoch` bounds an epoch (None: every slice once).
+    `samples_per_epoch` bounds an epoch (None: every slice once); `depth` slices make a stack;
+    `accumulate` batches make a step, their mean as one large batch; `save_every_s` seconds lie
+    between the saves in mid-epoch from which a kill is resumed; `keep` says which epoch's weights
+    count; `lars_trust` and `lars_always_adapt`: see `pekit.recipe.build_optimizer`.
+
+    `devices` of each of `nodes` train together, each on batches of its own. `strategy`: auto is
+    ddp_notebook in a notebook (forks; the kernel may not have touched a GPU or trained before) and
+    ddp in a script, which then runs once for each device.
     """
 
     image_size: int = Field(576, ge=32)
+    depth: int = Field(3, ge=1)
     batch_size: int = Field(16, ge=1)
     accumulate: int = Field(1, ge=1)
     epochs: int = Field(10, ge=1)
@@ -68,11 +76,25 @@ class TrainSettings(Settings):
     optimizer: Literal["lars", "sgd", "adamw"] = "lars"
     lr: float = Field(0.003, gt=0)
     weight_decay: float = Field(0.0, ge=0)
+    lars_trust: float = Field(0.001, gt=0)
+    lars_always_adapt: bool = False
     warmup_steps: int = Field(1000, ge=0)
     validation_samples: int = Field(2000, ge=1)
     z_scale: float = Field(600.0, gt=0)
     workers: int = Field(2, ge=0)
+    keep: Literal["last", "best"] = "last"
+    save_every_s: float = Field(600.0, ge=0)
     device: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = Field(1, ge=1)
+    nodes: int = Field(1, ge=1)
+    strategy: Literal["auto", "ddp", "ddp_notebook"] = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     seed: int = 0
     augment: AugmentSettings = AugmentSettings()
+
+    @field_validator("depth")
+    @classmethod
+    def _odd(cls, depth: int) -> int:
+        if depth % 2 == 0:
+            raise ValueError("a stack needs a middle slice: it must be odd")
+        return depth

@@ -1,27 +1,20 @@
-"""3-slice stacks of prepared studies for training: samples, sampler and augmentation.
+"""Stacks of neighbouring slices of prepared studies for training.
 
 Everything random about a sample comes from one seed that the sampler hands out with its index,
 so a run repeats exactly whatever the number of workers, and every epoch differs.
 """
 
-import multiprocessing as mp
-from collections.abc import Iterator
-
 import cv2
 import numpy as np
 import pandas as pd
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
+from pekit.augment import augment_stack, draw_augmentation, move_points
 from pekit.config import AugmentSettings
 from pekit.errors import UserError
-from pekit.store import LANDMARKS, OUTSIDE_HU, SLICE_LABEL, Store
+from pekit.sampler import Draw
+from pekit.store import LANDMARKS, SLICE_LABEL, Store
 from pekit.windows import SLICES
-
-# Albumentations clips floats to [0, 1]: HU are scaled so that 0 is the fill of all augmentations.
-HU_RANGE = (OUTSIDE_HU, 3071)
-
-# A sample as the sampler names it: (index, seed of its augmentation).
-Draw = tuple[int, int]
 
 
 def training_samples(store: Store, studies: list[str], stride: int = 1) -> pd.DataFrame:
@@ -62,16 +55,15 @@ def training_samples(store: Store, studies: list[str], stride: int = 1) -> pd.Da
     return samples.sort_values(["StudyInstanceUID", "z"]).reset_index(drop=True)
 
 
-def read_stack(store: Store, study: str, row: int) -> np.ndarray:
-    """The slice `row` of a cropped volume and its neighbours, `(3, Y, X)` int16 HU.
+def read_stack(store: Store, study: str, row: int, depth: int = SLICES) -> np.ndarray:
+    """`depth` slices around the slice `row` of a cropped volume, `(depth, Y, X)` int16 HU.
 
-    At the ends of the volume the last slice stands in for the missing neighbour.
+    At the ends of the volume the last slice stands in for the missing neighbours.
     """
-    depth = store.volume_shape(study)[0]
-    half = SLICES // 2
-    start, stop = max(row - half, 0), min(row + half + 1, depth)
-    wanted = np.clip(np.arange(row - half, row + half + 1), 0, depth - 1) - start
-    return store.read_volume(study, start, stop)[wanted]
+    last = store.volume_shape(study)[0] - 1
+    wanted = np.clip(np.arange(depth) + row - depth // 2, 0, last)
+    start = wanted[0]
+    return store.read_volume(study, start, wanted[-1] + 1)[wanted - start]
 
 
 def resize_slices(hu: np.ndarray, image_size: int) -> np.ndarray:
@@ -80,46 +72,8 @@ def resize_slices(hu: np.ndarray, image_size: int) -> np.ndarray:
     return np.stack([cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in hu])
 
 
-class Augmentation:
-    """The paper's augmentation of a stack, moving landmarks with the image (section IV).
-
-    Contrast is drawn here and applied after windowing, on the device (`Windows`).
-    """
-
-    def __init__(self, settings: AugmentSettings):
-        import albumentations as A
-
-        self.contrast = settings.contrast
-        steps = [
-            A.Affine(
-                translate_percent=(-settings.shift, settings.shift),
-                scale=(1 - settings.scale, 1 + settings.scale),
-                rotate=(-settings.rotate_deg, settings.rotate_deg),
-                keep_ratio=True,
-                fill=0,
-                p=1.0,
-            )
-        ]
-        if settings.cutout_holes and settings.cutout_size:
-            # The Cutout of the paper's time clipped holes at the border: here they vary in size.
-            side = (settings.cutout_size / 2, settings.cutout_size)
-            holes = (settings.cutout_holes, settings.cutout_holes)
-            steps.append(A.CoarseDropout(holes, side, side, fill=0, p=1.0))
-        points = A.KeypointParams(format="xy", remove_invisible=False)
-        self.compose = A.Compose(steps, keypoint_params=points)
-
-    def __call__(
-        self, stack: np.ndarray, points: np.ndarray, seed: int
-    ) -> tuple[np.ndarray, np.ndarray, float]:
-        """Augment `stack (H, W, 3)` float in [0, 1] and `points (N, 2)` pixels x, y, by `seed`."""
-        self.compose.set_random_seed(seed % 2**32)
-        result = self.compose(image=stack, keypoints=points)
-        contrast = 1 + self.contrast * np.random.default_rng(seed).uniform(-1, 1)
-        return result["image"], np.asarray(result["keypoints"])[:, :2], contrast
-
-
 class StackDataset(Dataset):
-    """Stacks of 3 neighbouring slices with the label of the middle one, and its landmarks.
+    """Stacks of neighbouring slices with the label of the middle one, and its landmarks.
 
     Args:
         store: prepared studies.
@@ -128,6 +82,7 @@ class StackDataset(Dataset):
         augment: augmentation, or None.
         landmarks: whether to give landmark targets (the pretraining stage).
         z_scale: slices by which the landmarks' z distance is divided (600 in the paper).
+        depth: slices in a stack, odd: 3 in the paper, more for 3D encoders.
     """
 
     def __init__(
@@ -138,14 +93,15 @@ class StackDataset(Dataset):
         augment: AugmentSettings | None = None,
         landmarks: bool = False,
         z_scale: float = 600.0,
+        depth: int = SLICES,
     ):
         self.store, self.image_size, self.z_scale = store, image_size, z_scale
+        self.augment, self.depth = augment, depth
         # Plain arrays: workers share them without copying Python objects.
         self.study = samples["StudyInstanceUID"].to_numpy(dtype=str)
         self.row = samples["row"].to_numpy(dtype=np.int64)
         self.z = samples["z"].to_numpy(dtype=np.int64)
         self.label = samples["label"].to_numpy(dtype=np.int64)
-        self.augment = Augmentation(augment) if augment else None
         self.points = self._landmark_points(samples) if landmarks else None
 
     def _landmark_points(self, samples: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -171,26 +127,27 @@ class StackDataset(Dataset):
     def __len__(self) -> int:
         return len(self.label)
 
-    def __getitem__(self, draw: Draw | int) -> dict[str, np.ndarray | float | int]:
-        """stack_hu `(3, H, W)` int16, label, contrast; with landmarks `(20, 3)` x, y, z or NaN."""
-        index, seed = draw if isinstance(draw, tuple) else (draw, 0)
-        study = str(self.study[index])
-        stack = resize_slices(read_stack(self.store, study, self.row[index]), self.image_size)
-        sample = {"label": self.label[index], "contrast": np.float32(1)}
+    def __getitem__(self, drawn: Draw | int) -> dict[str, np.ndarray | float | int]:
+        """stack_hu `(depth, H, W)` int16, label, contrast, index; landmarks `(20, 3)` x, y, z."""
+        index, seed = drawn if isinstance(drawn, tuple) else (drawn, 0)
+        stack = read_stack(self.store, str(self.study[index]), self.row[index], self.depth)
         target = self.landmark_target(index)
-        xy = target[:, :2]
+        contrast = 1.0
         if self.augment:
-            low, high = HU_RANGE
-            unit = (stack.transpose(1, 2, 0).clip(low, high) - np.float32(low)) / (high - low)
-            pixels = np.nan_to_num(xy) * self.image_size - 0.5
-            unit, moved, contrast = self.augment(unit, pixels, seed)
-            stack = np.rint(unit * (high - low) + low).astype(np.int16).transpose(2, 0, 1)
-            moved = (moved.reshape(-1, 2) + 0.5) / self.image_size
-            xy = np.where(np.isnan(xy), np.nan, moved)
-            sample["contrast"] = np.float32(contrast)
-        sample["stack_hu"] = np.ascontiguousarray(stack)
+            draw = draw_augmentation(self.augment, self.image_size, seed)
+            stack = augment_stack(stack, self.image_size, draw)
+            target[:, :2] = move_points(target[:, :2], self.image_size, draw)
+            contrast = draw.contrast
+        else:
+            stack = resize_slices(stack, self.image_size)
+        sample = {
+            "stack_hu": stack,
+            "label": self.label[index],
+            "contrast": np.float32(contrast),
+            "index": index,
+        }
         if self.points is not None:
-            sample["landmarks"] = np.hstack([xy, target[:, 2:]]).astype(np.float32)
+            sample["landmarks"] = target.astype(np.float32)
         return sample
 
     def landmark_target(self, index: int) -> np.ndarray:
@@ -202,82 +159,3 @@ class StackDataset(Dataset):
             return np.empty((0, 3))
         z, y, x = self.points[str(self.study[index])].T
         return np.stack([x, y, (z - self.z[index]) / self.z_scale], axis=1)
-
-
-class EpochSampler(Sampler[Draw]):
-    """Draws of an epoch, a function of (seed, epoch) alone.
-
-    Args:
-        label: `(N,)` slice labels.
-        samples_per_epoch: draws an epoch; None: as many as there are samples.
-        positive_fraction: this fraction of positives (drawn again when there are too few); None:
-            as they come.
-
-    Raises:
-        UserError: `positive_fraction` is given and one class is empty.
-    """
-
-    def __init__(
-        self,
-        label: np.ndarray,
-        samples_per_epoch: int | None = None,
-        positive_fraction: float | None = None,
-        seed: int = 0,
-    ):
-        self.label, self.seed, self.epoch = np.asarray(label), seed, 0
-        self.size = samples_per_epoch or len(self.label)
-        self.positive_fraction = positive_fraction
-        classes = np.bincount(self.label, minlength=2)
-        if len(self.label) == 0 or (positive_fraction and not classes.all()):
-            raise UserError(
-                f"the training part has {classes[1]} positive and {classes[0]} negative slices: "
-                "both are needed; check the split and the crop"
-            )
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose draws follow; Lightning calls it."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[Draw]:
-        rng = np.random.default_rng((self.seed, self.epoch))
-        if self.positive_fraction is None:
-            order = _cycled(rng, np.arange(len(self.label)), self.size)
-        else:
-            n_positive = round(self.size * self.positive_fraction)
-            positive = _cycled(rng, np.flatnonzero(self.label == 1), n_positive)
-            negative = _cycled(rng, np.flatnonzero(self.label == 0), self.size - n_positive)
-            order = rng.permutation(np.concatenate([positive, negative]))
-        seeds = rng.integers(2**63, size=self.size)
-        return iter(list(zip(order.tolist(), seeds.tolist(), strict=True)))
-
-
-def _cycled(rng: np.random.Generator, pool: np.ndarray, size: int) -> np.ndarray:
-    # Each member once before any comes a second time.
-    rounds = -(-size // len(pool)) if size else 0
-    return np.concatenate([rng.permutation(pool) for _ in range(rounds)] or [pool[:0]])[:size]
-
-
-def worker_options(workers: int) -> dict:
-    """DataLoader options for so many worker processes, started clean.
-
-    A forked worker would inherit locks of OpenCV's and blosc2's thread pools and hang.
-    """
-    if workers == 0:
-        return {"num_workers": 0}
-    method = "forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn"
-    context = mp.get_context(method)
-    if method == "forkserver":
-        context.set_forkserver_preload(["pekit.dataset", "albumentations"])
-    return {
-        "num_workers": workers,
-        "multiprocessing_context": context,
-        "worker_init_fn": _single_thread,
-        "persistent_workers": True,
-    }
-
-
-def _single_thread(_worker: int) -> None:
-    cv2.setNumThreads(0)

@@ -1,19 +1,11 @@
 import numpy as np
 import pytest
-import torch
 from toy import BELOW, DEPTH, SIDE, toy_store
 
 from pekit.config import AugmentSettings
-from pekit.dataset import (
-    Augmentation,
-    EpochSampler,
-    StackDataset,
-    read_stack,
-    training_samples,
-)
+from pekit.dataset import StackDataset, read_stack, training_samples
 from pekit.errors import UserError
-from pekit.store import OUTSIDE_HU, write_table
-from pekit.windows import Windows
+from pekit.store import write_table
 
 STILL = {"contrast": 0, "shift": 0, "scale": 0, "rotate_deg": 0, "cutout_holes": 0}
 
@@ -53,6 +45,21 @@ def test_stack_is_the_slice_and_its_neighbours(toy):
     np.testing.assert_array_equal(read_stack(store, studies[1], DEPTH - 1), hu[[-2, -1, -1]])
 
 
+def test_deeper_stacks(toy):
+    store, studies = toy
+    hu = store.read_volume(studies[1])
+    np.testing.assert_array_equal(read_stack(store, studies[1], 5, depth=7), hu[2:9])
+    np.testing.assert_array_equal(read_stack(store, studies[1], 1, depth=5), hu[[0, 0, 1, 2, 3]])
+    more = np.clip(np.arange(9 - 12, 9 + 13), 0, DEPTH - 1)
+    np.testing.assert_array_equal(read_stack(store, studies[1], 9, depth=25), hu[more])
+    samples = training_samples(store, studies)
+    for augment in (None, AugmentSettings()):
+        sample = StackDataset(store, samples, 32, augment, depth=7)[(15, 1)]
+        assert sample["stack_hu"].shape == (7, 32, 32)
+        assert sample["label"] == 1
+        assert sample["index"] == 15
+
+
 def test_augmentation_that_does_nothing(toy):
     store, studies = toy
     samples = training_samples(store, studies)
@@ -72,30 +79,6 @@ def test_same_seed_same_sample_other_seed_another(toy):
     assert not np.array_equal(again["stack_hu"], other["stack_hu"])
 
 
-def test_all_slices_of_a_stack_move_alike_and_landmarks_with_them():
-    rng = np.random.default_rng(0)
-    augment = Augmentation(AugmentSettings(cutout_holes=0))
-    for seed in range(20):
-        y, x = rng.integers(24, 40, 2)
-        stack = np.zeros((64, 64, 3), np.float32)
-        stack[y - 2 : y + 3, x - 2 : x + 3] = 1
-        moved, points, _ = augment(stack, np.array([[x, y]], float), seed)
-        np.testing.assert_array_equal(moved[..., 0], moved[..., 2])
-        ys, xs = np.nonzero(moved[..., 0] > 0.5)
-        np.testing.assert_allclose([xs.mean(), ys.mean()], points[0], atol=0.7)
-
-
-def test_cutout_and_border_window_to_zero(toy):
-    store, studies = toy
-    samples = training_samples(store, studies)
-    cut = AugmentSettings(**{**STILL, "cutout_holes": 2})
-    stack = StackDataset(store, samples, 64, cut)[(0, 1)]["stack_hu"]
-    holes = stack == OUTSIDE_HU
-    assert 0.04 < holes.mean() <= 2 * 0.4**2
-    images = Windows()(torch.from_numpy(stack)[None])[0]
-    assert images[:, torch.from_numpy(holes[0])].abs().max() == 0
-
-
 def test_landmark_targets(toy):
     store, studies = toy
     samples = training_samples(store, studies)
@@ -106,29 +89,3 @@ def test_landmark_targets(toy):
     np.testing.assert_allclose(target[1:], [[0.5, 0.25, 0.2]] * 19, rtol=1e-6)
     still = StackDataset(store, samples, 32, AugmentSettings(**STILL), True, 10)
     np.testing.assert_allclose(still[3]["landmarks"], target, atol=1e-5)
-
-
-def test_sampler_draws_the_fraction_it_is_asked_for():
-    label = np.array([1] * 10 + [0] * 90)
-    index = [i for i, _ in EpochSampler(label, 200, 0.4, seed=1)]
-    assert label[index].sum() == 80
-    counts = np.bincount(index, minlength=100)
-    assert counts[:10].tolist() == [8] * 10, "positives are drawn equally often"
-    assert counts[10:].max() - counts[10:].min() <= 1
-
-
-def test_sampler_is_a_function_of_seed_and_epoch():
-    label = np.array([0, 1] * 20)
-    one, two = EpochSampler(label, seed=3), EpochSampler(label, seed=3)
-    first = list(one)
-    assert first == list(two)
-    assert sorted(i for i, _ in first) == list(range(40))
-    one.set_epoch(1)
-    assert first != list(one)
-    one.set_epoch(0)
-    assert first == list(one)
-
-
-def test_sampler_needs_both_classes():
-    with pytest.raises(UserError, match="0 positive and 5 negative"):
-        EpochSampler(np.zeros(5, int), positive_fraction=0.4)

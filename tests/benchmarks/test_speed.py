@@ -3,7 +3,10 @@
 Figures depend on the machine; compare them within one run.
 """
 
+import albumentations as A
+import cv2
 import numpy as np
+import pydicom
 import pytest
 import torch
 
@@ -11,11 +14,12 @@ from data_prep.dicom import read_series
 from data_prep.phantom import CohortConfig, PhantomConfig, make_phantom, write_cohort
 from data_prep.study import PrepareSettings, prepare_volume
 from pekit.config import AugmentSettings
-from pekit.dataset import StackDataset, training_samples
+from pekit.dataset import StackDataset, read_stack, resize_slices, training_samples
 from pekit.hop import HopNet
 from pekit.model import Encoder
 from pekit.predict import predict_volume, to_best_device
 from pekit.store import BOX_COLUMNS, SLICE_LABEL, Store, write_table
+from pekit.windows import WINDOWS
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +68,96 @@ def test_prepare_volume(benchmark, study):
     benchmark(prepare_volume, read_series(study), PrepareSettings())
 
 
+@pytest.fixture(scope="module")
+def dicom_slices(cohort, tmp_path_factory):
+    """250 DICOM files of 512 x 512, uncompressed, as the scanner wrote them."""
+    folder = tmp_path_factory.mktemp("dicom")
+    first = pydicom.dcmread(next((cohort / "train").rglob("*.dcm")))
+    rng = np.random.default_rng(0)
+    for z in range(250):
+        hu = rng.normal(0, 25, (512, 512)) + np.linspace(-900, 300, 512)
+        first.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        first.Rows = first.Columns = 512
+        first.BitsAllocated = first.BitsStored = 16
+        first.HighBit, first.PixelRepresentation = 15, 1
+        first.RescaleSlope, first.RescaleIntercept = 1, 0
+        first.PixelData = hu.astype(np.int16).tobytes()
+        first.save_as(folder / f"{z:03}.dcm", enforce_file_format=True)
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture
+def one_core():
+    """As in a worker of the data loader."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(0)
+    yield
+    cv2.setNumThreads(before)
+
+
+def albumentations(settings):
+    """The paper's augmentation by the paper's library, of floats in [0, 1]."""
+    side = (settings.cutout_size / 2, settings.cutout_size)
+    holes = (settings.cutout_holes, settings.cutout_holes)
+    limit = settings.contrast
+    return A.Compose(
+        [
+            A.RandomBrightnessContrast(brightness_limit=(0, 0), contrast_limit=limit, p=1),
+            A.Affine(
+                translate_percent=(-settings.shift, settings.shift),
+                scale=(1 - settings.scale, 1 + settings.scale),
+                rotate=(-settings.rotate_deg, settings.rotate_deg),
+                keep_ratio=True,
+                p=1,
+            ),
+            A.CoarseDropout(holes, side, side, fill=0, p=1),
+        ]
+    )
+
+
+@pytest.mark.benchmark(group="augmented stack")
 @pytest.mark.parametrize("size", [96, 576])
-def test_augmented_stack(benchmark, large_store, size):
+def test_augmented_stack(benchmark, large_store, one_core, size):
     """One training stack from a prepared study of the real size: read, resize, augment."""
     samples = training_samples(large_store, ["0" * 12])
     dataset = StackDataset(large_store, samples, size, AugmentSettings())
     rng = np.random.default_rng(0)
     benchmark(lambda: dataset[(int(rng.integers(250)), int(rng.integers(2**31)))])
+
+
+@pytest.mark.benchmark(group="augmented stack")
+def test_augmented_stack_in_two_passes(benchmark, large_store, one_core):
+    """The same at 576, but resized first and then augmented as floats by Albumentations."""
+    augment = albumentations(AugmentSettings(contrast=0))
+    rng = np.random.default_rng(0)
+
+    def stack():
+        hu = resize_slices(read_stack(large_store, "0" * 12, int(rng.integers(250))), 576)
+        unit = (hu.transpose(1, 2, 0).clip(-1350, 3071) + np.float32(1350)) / 4421
+        unit = augment(image=unit)["image"]
+        return np.rint(unit * 4421 - 1350).astype(np.int16).transpose(2, 0, 1)
+
+    benchmark(stack)
+
+
+@pytest.mark.benchmark(group="augmented stack")
+def test_augmented_stack_from_dicom(benchmark, dicom_slices, one_core):
+    """The same at 576 without a store, in the paper's order: three DICOM files, nine channels."""
+    augment = albumentations(AugmentSettings())
+    centre, width = np.array(WINDOWS, np.float32).T
+    rng = np.random.default_rng(0)
+
+    def stack():
+        row = int(rng.integers(1, 249))
+        files = [pydicom.dcmread(path) for path in dicom_slices[row - 1 : row + 2]]
+        hu = np.stack(
+            [f.pixel_array * float(f.RescaleSlope) + float(f.RescaleIntercept) for f in files]
+        ).astype(np.float32)
+        hu = resize_slices(hu, 576).transpose(1, 2, 0)[..., None]
+        images = ((hu - (centre - width / 2)) / width).clip(0, 1).reshape(576, 576, 9)
+        return augment(image=images)["image"].transpose(2, 0, 1)
+
+    benchmark(stack)
 
 
 @pytest.mark.parametrize("hops", [1, 2])

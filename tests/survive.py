@@ -1,0 +1,113 @@
+"""What test_survive.py asks of processes: a training that is killed, and one of two processes.
+
+    python tests/survive.py <folder>
+
+One script, because starting torch and Lightning costs more than the trainings. It forks, which a
+process that has trained before (pytest's) could not.
+"""
+
+import multiprocessing as mp
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pandas as pd
+import torch
+from toy import toy_store
+
+from pekit.config import TrainSettings
+from pekit.errors import UserError
+from pekit.hop import HopNet
+from pekit.model import Encoder
+from pekit.store import Store, write_json
+from pekit.train import fit
+
+SETTINGS = TrainSettings(
+    image_size=32,
+    batch_size=4,
+    accumulate=2,
+    epochs=3,
+    samples_per_epoch=24,
+    positive_fraction=0.4,
+    optimizer="adamw",
+    lr=2e-3,
+    warmup_steps=4,
+    workers=0,
+    device="cpu",
+    save_every_s=0,
+)
+
+
+def network() -> HopNet:
+    """A small network whose dropout draws from torch's generator."""
+    torch.manual_seed(0)
+    net = HopNet([Encoder("test_efficientnet")])
+    net.encoders[0].net.drop_rate = 0.5
+    return net
+
+
+def before_batch(net: HopNet, action) -> None:
+    """Call `action(n)` before the n-th training batch, from 1 on."""
+    batches = iter(range(1, 10_000))
+
+    def hook(module, inputs):
+        if module.training:
+            action(next(batches))
+
+    net.register_forward_pre_hook(hook)
+
+
+def train_until_killed(store: Store, split: pd.DataFrame, folder: Path) -> None:
+    """Ends by SIGKILL in the second epoch."""
+    net = network()
+    before_batch(net, lambda n: os.kill(os.getpid(), signal.SIGKILL) if n == 10 else None)
+    fit(net, store, split, SETTINGS, folder, lambda row, epoch: None)
+
+
+def train_in_two(store: Store, split: pd.DataFrame, folder: Path) -> None:
+    """Two processes that note which slices they see."""
+    net = network()
+
+    def note(module, inputs):
+        if module.training:
+            with (folder / f"seen-{os.getpid()}.txt").open("a") as file:
+                file.writelines(f"{float(c)!r}\n" for c in inputs[1])
+
+    folder.mkdir()
+    net.register_forward_pre_hook(note)
+    settings = SETTINGS.model_copy(
+        update={"devices": 2, "strategy": "ddp_notebook", "epochs": 1, "batch_size": 2}
+    )
+    rows = []
+    history = fit(net, store, split, settings, folder, lambda row, epoch: rows.append(row))
+    assert history.to_dict("records") == rows, "rows are logged where the log is"
+    torch.save(net.state_dict(), folder / "net.pt")
+
+
+def error_in_two(store: Store, split: pd.DataFrame, folder: Path) -> str:
+    """What is said where both processes fail."""
+    settings = SETTINGS.model_copy(
+        update={"devices": 2, "strategy": "ddp_notebook", "batch_size": 20}
+    )
+    try:
+        fit(network(), store, split, settings, folder, lambda row, epoch: None)
+    except UserError as error:
+        return str(error)
+    return "no error"
+
+
+def main(root: Path) -> None:
+    store, split = toy_store(root / "toy")
+    killed = mp.get_context("fork").Process(
+        target=train_until_killed, args=(store, split, root / "killed")
+    )
+    killed.start()
+    killed.join()
+    train_in_two(store, split, root / "two")
+    error = error_in_two(store, split, root / "error")
+    write_json(root / "done.json", {"exitcode": killed.exitcode, "error": error})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
