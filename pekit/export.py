@@ -104,10 +104,12 @@ def export_model(folder: Path, out: Path) -> dict[str, Any]:
     (out / "export.json").unlink(missing_ok=True)
     with atomic(out / "model.onnx") as beside:
         _to_onnx(traced).save(beside)
+    difference = {"model.onnx": _difference(openvino, out / "model.onnx", net, card.image_size)}
     with atomic(out / "model.bin") as weights, atomic(out / "model.xml") as beside:
         model = _to_openvino(traced, card.image_size)
         openvino.save_model(model, beside, compress_to_fp16=False)
         beside.with_suffix(".bin").rename(weights)
+    difference["model.xml"] = _difference(openvino, out / "model.xml", net, card.image_size)
     files = ("model.onnx", "model.xml", "model.bin")
     content = {
         "version": VERSION,
@@ -118,10 +120,7 @@ def export_model(folder: Path, out: Path) -> dict[str, Any]:
         "output_names": [f"hop{k + 1}" for k in range(net.hops)],
         "windows_hu": [{"centre": centre, "width": width} for centre, width in WINDOWS],
         "opset": OPSET,
-        "max_difference": {
-            name: _difference(openvino, out / name, net, card.image_size)
-            for name in ("model.onnx", "model.xml")
-        },
+        "max_difference": difference,
         "weights": hash_path(_weights(folder)),
         "files": {name: hash_path(out / name) for name in files},
     }
