@@ -10,6 +10,7 @@ Needs `pip install 'pekit[export]'`; `OpenVinoPredictor` needs OpenVINO alone.
 """
 
 import contextlib
+import hashlib
 import importlib
 import importlib.util
 import io
@@ -20,13 +21,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from pekit.checkpoint import load_hops
 from pekit.errors import UserError
 from pekit.hop import HopNet
 from pekit.provenance import hash_path
-from pekit.store import OUTSIDE_HU, atomic, write_json
+from pekit.store import OUTSIDE_HU, atomic, read_json, write_json
 from pekit.windows import SLICES, WINDOWS
 
 VERSION = 1
@@ -56,12 +58,21 @@ class OpenVinoPredictor:
         image_size: side of the images that it will see, pixels.
         precision: of the arithmetic. `float32` gives PyTorch's numbers; `bfloat16` is faster where
             the processor has it, and less exact: check the drift on trained weights first.
+        exported: folder of an export of the same weights; it spares the conversion, which takes
+            as long as some thousand slices by a small network.
 
     Raises:
-        UserError: OpenVINO is not installed, or the processor lacks the precision.
+        UserError: OpenVINO is not installed, the processor lacks the precision, or the export is
+            of other weights or another image size, or unfinished.
     """
 
-    def __init__(self, net: HopNet, image_size: int, precision: Precision = "float32"):
+    def __init__(
+        self,
+        net: HopNet,
+        image_size: int,
+        precision: Precision = "float32",
+        exported: Path | None = None,
+    ):
         openvino = _optional("openvino")
         core = openvino.Core()
         if precision not in PRECISIONS:
@@ -73,7 +84,10 @@ class OpenVinoPredictor:
         self.backend, self.hops = f"openvino {precision}", net.hops
         # Left to itself OpenVINO takes bfloat16 where the processor has it.
         options = {"INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
-        model = _to_openvino(_traced(net, image_size), image_size)
+        if exported is None:
+            model = _to_openvino(_traced(net, image_size), image_size)
+        else:
+            model = core.read_model(_matching(Path(exported), net, image_size))
         self.compiled = core.compile_model(model, "CPU", options)
 
     def __call__(self, stack_hu: np.ndarray) -> np.ndarray:
@@ -133,6 +147,16 @@ def _optional(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError:
         raise UserError(f"{name} is not installed: pip install 'pekit[export]'") from None
+
+
+def _matching(out: Path, net: HopNet, image_size: int) -> Path:
+    """The OpenVINO file of an export of just this network."""
+    content = read_json(out / "export.json")
+    state = {name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()}
+    weights = f"sha256:{hashlib.sha256(save(state)).hexdigest()}"
+    if (content["weights"], content["image_size"]) != (weights, image_size):
+        raise UserError(f"{out} is an export of other weights or image size: export it again")
+    return out / "model.xml"
 
 
 def _port(name: str, shape: tuple[int, ...], unit: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ table = predict_studies(predict, store, studies, card.image_size)
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -49,21 +50,25 @@ class TorchPredictor:
         return self.net(batch).float().softmax(2)[..., 1].cpu().numpy()
 
 
-def predictor(net: HopNet, image_size: int, backend: Backend = "auto") -> Predictor:
+def predictor(
+    net: HopNet, image_size: int, backend: Backend = "auto", exported: Path | None = None
+) -> Predictor:
     """The fastest way to predict with `net` on this machine, at PyTorch's numbers (to 1e-3).
 
     `auto` takes PyTorch on a GPU where torch sees one, else OpenVINO where it is installed, else
-    PyTorch on the CPU. PyTorch takes `net` along to its device.
+    PyTorch on the CPU. PyTorch takes `net` along to its device. `exported`, a folder that
+    `pekit.export.export_model` wrote, spares OpenVINO the conversion.
 
     Raises:
-        UserError: an unknown backend, or `openvino` is asked and not installed.
+        UserError: an unknown backend, `openvino` is asked and not installed, or an export of
+            other weights.
     """
     if backend not in ("auto", "torch", "openvino"):
         raise UserError(f"backend '{backend}' is unknown: choose auto, torch or openvino")
     if backend == "auto":
         backend = "openvino" if has_openvino() and not torch.cuda.is_available() else "torch"
     if backend == "openvino":
-        return OpenVinoPredictor(net, image_size)
+        return OpenVinoPredictor(net, image_size, exported=exported)
     return TorchPredictor(to_best_device(net))
 
 

@@ -57,9 +57,8 @@ def exported(net, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def by_openvino(net):
-    """The first hop: converting takes its time."""
-    return OpenVinoPredictor(HopNet(list(net.encoders[:1])), SIZE)
+def by_openvino(exported, net):
+    return OpenVinoPredictor(net, SIZE, exported=exported[1] / "out")
 
 
 def test_the_networks_probabilities_are_not_trivial(net):
@@ -107,13 +106,27 @@ def test_prediction_by_openvino_is_pytorchs(net, by_openvino, tmp_path):
     studies = split["StudyInstanceUID"].tolist()[:2]
     expected = predict_studies(net, store, studies, SIZE)
     actual = predict_studies(by_openvino, store, studies, SIZE, batch_size=4)
-    np.testing.assert_allclose(actual["hop1"], expected["hop1"], atol=1e-3)
+    np.testing.assert_allclose(actual[["hop1", "hop2"]], expected[["hop1", "hop2"]], atol=1e-3)
     hu = store.read_volume(studies[1])
-    assert predict_volume(by_openvino, hu, SIZE, stride=3).shape == (len(hu), 1)
+    assert predict_volume(by_openvino, hu, SIZE, stride=3).shape == (len(hu), 2)
+
+
+def test_prediction_converts_where_nothing_was_exported(net):
+    first = HopNet(list(net.encoders[:1]))
+    result = OpenVinoPredictor(first, SIZE)(stacks(3))
+    np.testing.assert_allclose(result, TorchPredictor(first)(stacks(3)), atol=1e-3)
+
+
+def test_an_export_of_another_network_is_refused(exported, net):
+    first = HopNet(list(net.encoders[:1]))
+    with pytest.raises(UserError, match="export of other weights or image size"):
+        OpenVinoPredictor(first, SIZE, exported=exported[1] / "out")
+    with pytest.raises(UserError, match="export of other weights or image size"):
+        OpenVinoPredictor(net, 96, exported=exported[1] / "out")
 
 
 def test_the_backend_is_chosen_and_told(net, monkeypatch):
-    monkeypatch.setattr("pekit.predict.OpenVinoPredictor", lambda *_: "by OpenVINO")
+    monkeypatch.setattr("pekit.predict.OpenVinoPredictor", lambda *_, **__: "by OpenVINO")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert predictor(net, SIZE, "torch").backend == "torch cpu"
     assert predictor(net, SIZE) == predictor(net, SIZE, "openvino") == "by OpenVINO"
