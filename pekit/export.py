@@ -1,0 +1,218 @@
+"""A trained network for other runtimes: ONNX and OpenVINO, HU in, slice probability out.
+
+    export_model(Path("runs/demo/hop2"), Path("exported"))
+
+writes `model.onnx`, `model.xml` with `model.bin` (OpenVINO) and, last, `export.json`, which says
+what they take and give; a folder without it is unfinished. Windowing and softmax are inside:
+`stack_hu (batch, 3, H, W)` float32 HU -> `probability (batch, K)`, one column a hop.
+
+Needs `pip install 'pekit[export]'`; `OpenVinoPredictor` needs OpenVINO alone.
+"""
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import io
+import warnings
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from pekit.checkpoint import load_hops
+from pekit.errors import UserError
+from pekit.hop import HopNet
+from pekit.provenance import hash_path
+from pekit.store import OUTSIDE_HU, atomic, read_json, write_json
+from pekit.windows import SLICES, WINDOWS
+
+VERSION = 1
+OPSET = 20  # of ONNX; read by ONNX Runtime 1.17 and later
+TOLERANCE = 1e-3  # largest difference of a probability to PyTorch's that an export may have
+INPUT, OUTPUT = "stack_hu", "probability"
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}  # by OpenVINO's names
+Precision = Literal["float32", "bfloat16"]
+
+
+class SliceProbabilities(nn.Module):
+    """The softmax inside: HU `(B, 3, H, W)` -> each hop's probability of PE `(B, K)`."""
+
+    def __init__(self, net: HopNet):
+        super().__init__()
+        self.net = net
+
+    def forward(self, stack_hu: Tensor) -> Tensor:
+        return self.net(stack_hu).float().softmax(2)[..., 1]
+
+
+class OpenVinoPredictor:
+    """A network compiled by OpenVINO for this machine's CPU; `pekit.predict` calls it.
+
+    Args:
+        net: the network; it is not changed, whatever device it is on.
+        image_size: side of the images that it will see, pixels.
+        precision: of the arithmetic. `float32` gives PyTorch's numbers; `bfloat16` is faster where
+            the processor has it, and less exact: check the drift on trained weights first.
+        exported: folder of an export of the same weights; it spares the conversion, which takes
+            as long as some thousand slices by a small network.
+
+    Raises:
+        UserError: OpenVINO is not installed, the processor lacks the precision, or the export is
+            of other weights or another image size, or unfinished.
+    """
+
+    def __init__(
+        self,
+        net: HopNet,
+        image_size: int,
+        precision: Precision = "float32",
+        exported: Path | None = None,
+    ):
+        openvino = _optional("openvino")
+        core = openvino.Core()
+        if precision not in PRECISIONS:
+            raise UserError(f"precision '{precision}' is unknown: choose {' or '.join(PRECISIONS)}")
+        if precision == "bfloat16" and "BF16" not in core.get_property(
+            "CPU", "OPTIMIZATION_CAPABILITIES"
+        ):
+            raise UserError("this processor has no bfloat16: use precision float32")
+        self.backend, self.hops = f"openvino {precision}", net.hops
+        # Left to itself OpenVINO takes bfloat16 where the processor has it.
+        options = {"INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
+        if exported is None:
+            model = _to_openvino(_traced(net, image_size), image_size)
+        else:
+            model = core.read_model(_matching(Path(exported), net, image_size))
+        self.compiled = core.compile_model(model, "CPU", options)
+
+    def __call__(self, stack_hu: np.ndarray) -> np.ndarray:
+        """`(B, 3, H, W)` HU -> `(B, K)` float32."""
+        return self.compiled(stack_hu.astype(np.float32))[0]
+
+
+def has_openvino() -> bool:
+    """Whether OpenVINO is installed."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+def export_model(folder: Path, out: Path) -> dict[str, Any]:
+    """Write a PE model folder for ONNX and OpenVINO into `out`, and compare both with PyTorch.
+
+    Returns:
+        What export.json holds: image_size, encoders, names and shapes of input and output,
+        windows, opset, max_difference of each runtime, SHA-256 of the weights and the files.
+
+    Raises:
+        UserError: a package is missing, the folder holds no PE model (as `load_hops`), or a
+            runtime's probabilities differ from PyTorch's by more than 1e-3.
+    """
+    _, _, openvino = (_optional(name) for name in ("onnx", "onnxscript", "openvino"))
+    net, card = load_hops(folder)
+    out = Path(out)
+    traced = _traced(net, card.image_size)
+    (out / "export.json").unlink(missing_ok=True)
+    with atomic(out / "model.onnx") as beside:
+        _to_onnx(traced).save(beside)
+    difference = {"model.onnx": _difference(openvino, out / "model.onnx", net, card.image_size)}
+    with atomic(out / "model.bin") as weights, atomic(out / "model.xml") as beside:
+        model = _to_openvino(traced, card.image_size)
+        openvino.save_model(model, beside, compress_to_fp16=False)
+        beside.with_suffix(".bin").rename(weights)
+    difference["model.xml"] = _difference(openvino, out / "model.xml", net, card.image_size)
+    files = ("model.onnx", "model.xml", "model.bin")
+    content = {
+        "version": VERSION,
+        "encoders": card.encoders,
+        "image_size": card.image_size,
+        "input": _port(INPUT, (SLICES, card.image_size, card.image_size), "HU"),
+        "output": _port(OUTPUT, (net.hops,), "probability of PE in the middle slice"),
+        "output_names": [f"hop{k + 1}" for k in range(net.hops)],
+        "windows_hu": [{"centre": centre, "width": width} for centre, width in WINDOWS],
+        "opset": OPSET,
+        "max_difference": difference,
+        "weights": hash_path(_weights(folder)),
+        "files": {name: hash_path(out / name) for name in files},
+    }
+    write_json(out / "export.json", content)
+    return content
+
+
+def _optional(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise UserError(f"{name} is not installed: pip install 'pekit[export]'") from None
+
+
+def _matching(out: Path, net: HopNet, image_size: int) -> Path:
+    """The OpenVINO file of an export of just this network."""
+    content = read_json(out / "export.json")
+    state = {name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()}
+    weights = f"sha256:{hashlib.sha256(save(state)).hexdigest()}"
+    if (content["weights"], content["image_size"]) != (weights, image_size):
+        raise UserError(f"{out} is an export of other weights or image size: export it again")
+    return out / "model.xml"
+
+
+def _port(name: str, shape: tuple[int, ...], unit: str) -> dict[str, Any]:
+    return {"name": name, "shape": ["batch", *shape], "dtype": "float32", "unit": unit}
+
+
+def _weights(folder: Path) -> Path:
+    weights = Path(folder) / "model.safetensors"
+    return weights if weights.exists() else Path(folder) / "model" / "model.safetensors"
+
+
+def _traced(net: HopNet, image_size: int) -> torch.export.ExportedProgram:
+    # Two images: a batch of one would be taken for a constant.
+    model = SliceProbabilities(net).eval()
+    device = next(net.parameters()).device
+    example = torch.zeros(2, SLICES, image_size, image_size, device=device)
+    batch = {INPUT: {0: torch.export.Dim("batch")}}
+    with torch.no_grad():
+        return torch.export.export(model, (example,), dynamic_shapes=batch)
+
+
+def _to_onnx(traced: torch.export.ExportedProgram) -> "torch.onnx.ONNXProgram":
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # of the libraries, about each other
+        return torch.onnx.export(
+            traced,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            verbose=False,
+        )
+
+
+def _to_openvino(traced: torch.export.ExportedProgram, image_size: int) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = _optional("openvino").convert_model(traced)
+    model.reshape([-1, SLICES, image_size, image_size])
+    model.input(0).get_tensor().set_names({INPUT})
+    model.output(0).get_tensor().set_names({OUTPUT})
+    return model
+
+
+def _difference(openvino: ModuleType, file: Path, net: HopNet, image_size: int) -> float:
+    """Largest difference of a written file's probabilities to the network's, on noisy stacks."""
+    generator = torch.Generator().manual_seed(0)
+    size = (3, SLICES, image_size, image_size)
+    stacks = torch.randint(OUTSIDE_HU, 1000, size, generator=generator).float()
+    with torch.inference_mode():
+        expected = SliceProbabilities(net)(stacks).numpy()
+    compiled = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    difference = float(np.abs(compiled(stacks.numpy())[0] - expected).max())
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"{file.name} gives probabilities {difference:.2g} off PyTorch's, more than "
+            f"{TOLERANCE}: use the PyTorch model, and other versions of the export's packages"
+        )
+    return difference
