@@ -111,7 +111,7 @@ def test_a_saved_head_is_the_same(studies, tmp_path):
 
 
 def test_bad_heads_are_named(tmp_path):
-    with pytest.raises(UserError, match="no study head 'rnn'.*gru"):
+    with pytest.raises(UserError, match=r"no study head 'rnn'.*gru"):
         StudyHead("rnn", 4, LABELS)
     with pytest.raises(UserError, match="hidden = 20"):
         StudyHead("gru", 4, LABELS, hidden=20)
