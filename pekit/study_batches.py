@@ -46,7 +46,7 @@ class LabelledStudies:
             raise UserError(f"study {study} is not labelled: a study head cannot learn from it")
         ordered = slices.sort_values(["StudyInstanceUID", "z"])
         self.whole = {s: g.to_numpy() for s, g in ordered.groupby("StudyInstanceUID")[SLICE_LABEL]}
-        self.box = table[["box_z0", "box_z1"]].astype(int)
+        self.box = table.loc[self.studies, ["box_z0", "box_z1"]].astype(int)
 
     def batch(self, studies: Sequence[str]) -> Batch:
         """Features as `pad_studies` gives them, and the labels.

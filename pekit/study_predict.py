@@ -105,7 +105,7 @@ def exam_metrics(
     known = known.loc[exams["StudyInstanceUID"], labels]
     rows = {}
     for label in labels:
-        positives, n = known[label].sum(), len(known)
+        positives, n = int(known[label].sum()), len(known)
         if positives in (0, n):
             row = (np.nan, np.nan, np.nan, f"{'no' if positives == 0 else 'every'} study has it")
         else:

@@ -7,7 +7,6 @@ number alone. On a CPU the weights are the same to the bit.
 """
 
 import hashlib
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -23,6 +22,7 @@ from pekit.config import Settings
 from pekit.errors import UserError
 from pekit.features import FeatureCache
 from pekit.modules import code_hash
+from pekit.progress import progress, say
 from pekit.store import Store, atomic
 from pekit.study_batches import Batch, LabelledStudies
 from pekit.study_head import StudyHead, save_head
@@ -107,10 +107,11 @@ def fit_head(
     run = _Training(head.to(device), parts, weights, image_weight, settings, device)
     if checkpoint.exists():
         run.load_state_dict(torch.load(checkpoint, map_location=device, weights_only=True))
-        print(f"resuming after epoch {len(run.history)}", flush=True)
+        say(f"resuming after epoch {len(run.history)}")
     for row in run.history:
         log(row, row["epoch"])
-    while len(run.history) < settings.epochs:
+    left = range(len(run.history), settings.epochs)
+    for _ in progress(left, desc=f"{settings.kind} head, epochs"):
         row = run.epoch()
         with atomic(checkpoint) as beside:
             torch.save(run.state_dict(), beside)
@@ -150,7 +151,6 @@ class _Training:
     def epoch(self) -> dict[str, float]:
         """One pass over the training studies and one over the validation studies."""
         s, done = self.settings, len(self.history)
-        start = time.monotonic()
         order = np.random.default_rng((s.seed, done)).permutation(self.parts["train"].studies)
         # Dropout depends on the epoch alone as well.
         torch.manual_seed(s.seed * 10_000 + done)
@@ -160,9 +160,6 @@ class _Training:
         row = {"epoch": done + 1, "train_loss": train, "validation_loss": validation}
         row["lr"] = self.optimizer.param_groups[0]["lr"]
         self.history.append(row)
-        numbers = "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "epoch")
-        seconds = time.monotonic() - start
-        print(f"{s.kind} epoch {done + 1}/{s.epochs}  {numbers}  {seconds:.1f} s", flush=True)
         return row
 
     def _mean_loss(self, part: str, studies: list[str], learn: bool = False) -> float:

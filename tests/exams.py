@@ -17,7 +17,10 @@ SIZE = 32
 
 
 def exam_store(root: Path, n: int = 12) -> tuple[Store, pd.DataFrame]:
-    """The toy store; every second study has PE, central in every fourth, none is chronic."""
+    """The toy store; every second study has PE, central in every fourth, none is chronic.
+
+    One study more was excluded.
+    """
     store, split = toy_store(root, n)
     studies = store.studies
     pe = [i % 2 for i in range(n)]
@@ -27,6 +30,8 @@ def exam_store(root: Path, n: int = 12) -> tuple[Store, pd.DataFrame]:
     studies["rightsided_pe"] = studies["rv_lv_ratio_lt_1"] = pe
     studies["central_pe"] = [int(i % 4 == 1) for i in range(n)]
     studies["sha256"] = [f"volume {i}" for i in range(n)]
+    excluded = pd.DataFrame({"StudyInstanceUID": ["eeeeeeeeeeee"], "verdict": ["excluded"]})
+    studies = pd.concat([studies, excluded], ignore_index=True)  # with neither box nor labels
     write_table(store.root / "studies.parquet", studies)
     return store, split
 
