@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pekit.errors import UserError
 from pekit.hop import HopNet
@@ -28,16 +28,32 @@ from pekit.store import Store, atomic, remove_leftovers
 
 @contextmanager
 def classifier_inputs(net: HopNet) -> Iterator[list[Tensor]]:
-    """Collect what the last hop's classifier reads while the block runs: `(B, F)` a batch."""
+    """Collect what the last hop's classifier reads while the block runs: `(B, F)` a batch.
+
+    The classifier is the last linear layer of two outputs, whatever library the encoder is from.
+
+    Raises:
+        UserError: the last hop's encoder has none.
+    """
+    encoder = net.encoders[-1]
+    linear = [m for m in encoder.modules() if isinstance(m, nn.Linear) and m.out_features == 2]
+    if not linear:
+        raise UserError(f"{encoder.name} does not end in a linear layer: it has no slice features")
+    latest: list[Tensor] = []
     seen: list[Tensor] = []
-    classifier = net.encoders[-1].net.get_classifier()
-    hook = classifier.register_forward_pre_hook(
-        lambda _module, inputs: seen.append(inputs[0].flatten(1).float().cpu())
-    )
+
+    def keep(_module: nn.Module, inputs: tuple[Tensor]) -> None:
+        latest[:] = inputs
+
+    def done(*_: object) -> None:  # hops of shared weights call one classifier several times
+        seen.append(latest.pop().flatten(1).float().cpu())
+
+    hooks = [linear[-1].register_forward_pre_hook(keep), net.register_forward_hook(done)]
     try:
         yield seen
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def volume_features(

@@ -69,7 +69,7 @@ PRESETS = {
     "ma": Preset(
         "Ma et al., Sci Rep 12:13087, 2022: 3D ResNet-18 over neighbouring slices, then a sequence "
         "model over the study; which sizes is not known to the kit, these are its own",
-        {"ENCODER": "r3d_18", "INIT": "random", "IMAGE_SIZE": 224},
+        {"ENCODER": "r3d_18", "INIT": "torchvision", "IMAGE_SIZE": 224},
         {"HEADS": ["gru"]},
     ),
 }

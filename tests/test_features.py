@@ -8,6 +8,7 @@ from toy import DEPTH
 
 from pekit.errors import UserError
 from pekit.features import FeatureCache, volume_features
+from pekit.hop import HopNet
 from pekit.predict import predict_volume
 from pekit.store import write_table
 
@@ -36,7 +37,31 @@ def test_classifier_on_the_features_gives_the_probability(store, net):
 
 def test_nothing_is_left_hanging_on_the_network(store, net):
     volume_features(net, store.read_volume(store.studies["StudyInstanceUID"][1]), SIZE)
-    assert not any(module._forward_pre_hooks for module in net.modules())
+    for module in net.modules():
+        assert not module._forward_pre_hooks
+        assert not module._forward_hooks
+
+
+def test_of_several_calls_the_last_one_counts(store):
+    """As where hops share their weights: one encoder, called once a hop."""
+
+    class Twice(HopNet):
+        def hop_logits(self, images):
+            first = self.encoders[0](images.flip(-1))[0]
+            return torch.stack([first, self.encoders[0](images)[0]], dim=1)
+
+    one = small_net().encoders[0]
+    hu = store.read_volume(store.studies["StudyInstanceUID"][1])
+    expected, _ = volume_features(HopNet([one]), hu, SIZE)
+    features, _ = volume_features(Twice([one]), hu, SIZE)
+    np.testing.assert_array_equal(features, expected)
+
+
+def test_an_encoder_without_a_classifier_is_named(store):
+    net = copy.deepcopy(small_net())
+    net.encoders[-1].net.classifier = torch.nn.Conv2d(1280, 2, 1)
+    with pytest.raises(UserError, match="tf_efficientnet_lite0 does not end in a linear layer"):
+        volume_features(net, np.zeros((3, 8, 8), np.int16), SIZE)
 
 
 def test_only_what_is_missing_is_made(store, tmp_path):
@@ -76,13 +101,17 @@ def test_another_network_has_features_of_its_own(store, net, tmp_path):
 
 
 def test_bad_studies_and_files_are_named(store, tmp_path):
-    cache = filled_cache(tmp_path, store)
+    cache = filled_cache(tmp_path / "features", store)
     with pytest.raises(UserError, match="nobody is not prepared"):
         cache.fill(["nobody"])
     path = next(cache.folder.glob("*.npz"))
     path.write_bytes(b"half a file")
     with pytest.raises(UserError, match="cannot be read"):
         cache.read(path.stem)
+    old, _ = exam_store(tmp_path / "old", n=4)
+    write_table(old.root / "studies.parquet", old.studies.drop(columns="sha256"))
+    with pytest.raises(UserError, match="no column sha256"):
+        FeatureCache(tmp_path / "features", small_net(), old, SIZE)
     broken = copy.deepcopy(small_net())
     with torch.no_grad():
         broken.encoders[-1].net.bn2.weight.fill_(1e9)
