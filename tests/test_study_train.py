@@ -75,6 +75,22 @@ def test_the_loss_is_the_competitions_score(exams, trained):
     assert (above / below).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_loss_by_hand():
+    """Logits of 0 cost ln 2 each; padding costs nothing, nor do slices of a study without PE."""
+    batch = {
+        "mask": torch.tensor([[True, True, False], [True, True, True]]),
+        "slice_label": torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]),
+        "exam_label": torch.tensor([[1.0, 0.0], [0.0, 1.0]]),
+        "positives": torch.tensor([1.0, 0.0]),
+        "slices": torch.tensor([4.0, 3.0]),  # two of the first study lie outside the crop box
+    }
+    slice_logits = torch.tensor([[0.0, 0.0, 9.0], [9.0, 9.0, 9.0]])
+    weights = torch.tensor([0.75, 0.25])
+    above, below = competition_loss(slice_logits, torch.zeros(2, 2), batch, weights, 0.5)
+    assert below.item() == 2 + 0.5 * 1
+    assert above.item() == pytest.approx((2 * (0.75 + 0.25) + 0.5 * 1 / 4 * 2) * np.log(2))
+
+
 def test_training_learns_and_saves_the_head(exams, trained):
     head, history, folder = trained
     assert history["train_loss"].iloc[-1] < 0.5 * history["train_loss"].iloc[0]
