@@ -81,7 +81,7 @@ class OpenVinoPredictor:
             "CPU", "OPTIMIZATION_CAPABILITIES"
         ):
             raise UserError("this processor has no bfloat16: use precision float32")
-        self.backend, self.hops = f"openvino {precision}", net.hops
+        self.backend, self.hops, self.depth = f"openvino {precision}", net.hops, net.depth
         # Left to itself OpenVINO takes bfloat16 where the processor has it.
         options = {"INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
         if exported is None:
@@ -169,6 +169,8 @@ def _weights(folder: Path) -> Path:
 
 
 def _traced(net: HopNet, image_size: int) -> torch.export.ExportedProgram:
+    if net.depth != SLICES:
+        raise UserError(f"stacks of {net.depth} slices: only networks over {SLICES} are exported")
     # Two images: a batch of one would be taken for a constant.
     model = SliceProbabilities(net).eval()
     device = next(net.parameters()).device

@@ -54,12 +54,14 @@ def locate(
     """
     net.eval()
     device = next(net.parameters()).device
-    dataset = StackDataset(store, samples, image_size, landmarks=True, z_scale=z_scale)
+    dataset = StackDataset(
+        store, samples, image_size, landmarks=True, z_scale=z_scale, depth=net.depth
+    )
     predicted, target = [], []
     for start in range(0, len(dataset), 64):
         batch = [dataset[i] for i in range(start, min(start + 64, len(dataset)))]
         stacks = torch.from_numpy(np.stack([s["stack_hu"] for s in batch])).to(device)
-        predicted.append(net(stacks.to(memory_format=torch.channels_last)).float().cpu().numpy())
+        predicted.append(net(stacks.to(memory_format=net.memory_format)).float().cpu().numpy())
         target.append(np.stack([s["landmarks"] for s in batch]))
     return Located(
         np.concatenate(predicted), np.concatenate(target), _mm_per_unit(store, samples, z_scale)

@@ -19,7 +19,7 @@ from pekit.errors import UserError
 from pekit.loaders import Task, data_loaders
 from pekit.meter import Meter
 from pekit.progress import say
-from pekit.recipe import build_optimizer, landmark_loss, learning_rate, pe_loss
+from pekit.recipe import batch_loss, build_optimizer, learning_rate
 from pekit.resume import Checkpoint, Position, seed_step
 from pekit.store import Store, public_uid, read_json, remove_leftovers, write_json
 
@@ -59,7 +59,7 @@ class Training:
         self.batches = len(self.loader)
         self.updates = -(-self.batches // s.accumulate)
         # Loaded networks come in evaluation mode.
-        self.net.to(memory_format=torch.channels_last).train()
+        self.net.to(memory_format=self.net.memory_format).train()
         optimizer = build_optimizer(self.net, s)
         self.model, self.optimizer = fabric.setup(self.net, optimizer)
         self.file = Checkpoint(self.checkpoint, self.net, optimizer)
@@ -111,7 +111,7 @@ class Training:
             # Whatever else is random (dropout) depends on the step alone as well.
             seed_step(s.seed, position.epoch * self.batches + number, self.fabric.global_rank)
             with self.fabric.no_backward_sync(self.model, enabled=not last):
-                loss = self._loss(self.fabric.to_device(batch))
+                loss = batch_loss(self.model, self.fabric.to_device(batch), self.task)
                 position.loss_sum += self._finite(loss, batch, position.epoch, number)
                 self.fabric.backward(loss / group)
             position.batch = number + 1
@@ -137,12 +137,6 @@ class Training:
         self.file.save(position)
         self.saved = time.monotonic()
 
-    def _loss(self, batch: dict[str, Tensor]) -> Tensor:
-        output = self.model(batch["stack_hu"], batch["contrast"])
-        if self.task == "pe":
-            return pe_loss(output, batch["label"])
-        return landmark_loss(output, batch["landmarks"])
-
     def _finite(self, loss: Tensor, batch: dict[str, Tensor], epoch: int, number: int) -> float:
         value = loss.item()
         if not math.isfinite(value):
@@ -162,7 +156,7 @@ class Training:
         total = torch.zeros(2, device=self.fabric.device)
         for batch in self.validation:
             n = len(batch["label"])
-            loss = self._loss(self.fabric.to_device(batch))
+            loss = batch_loss(self.model, self.fabric.to_device(batch), self.task)
             total += torch.stack([loss * n, torch.full_like(loss, n)])
         self.model.train()
         loss_sum, n = self.fabric.all_reduce(total, reduce_op="sum").tolist()

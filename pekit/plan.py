@@ -18,10 +18,10 @@ import torch
 from pekit.config import TrainSettings
 from pekit.errors import UserError
 from pekit.hop import HopNet
+from pekit.loaders import data_loaders
 from pekit.model import LandmarkNet
 from pekit.probe import Probe, seconds_per_stack, untouched_random_state
 from pekit.store import Store
-from pekit.train import data_loaders
 
 LIMIT_HOURS = 9.0  # of a session on a hosted notebook (Kaggle's, with a GPU)
 USABLE = 0.9  # of the memory that is free: allocators leave gaps
@@ -109,7 +109,7 @@ def plan_training(
     steps = settings.epochs * -(-batches // settings.accumulate)
     with untouched_random_state():
         stack_s = seconds_per_stack(train.dataset)
-        probe = Probe(net, task, settings, train.dataset, "cuda" if gpu else "cpu", steps)
+        probe = Probe(net, task, settings, train.dataset, "cuda" if gpu else "cpu")
         flops = probe.flops()
         fixed, each = probe.memory()
         free = probe.free_memory()

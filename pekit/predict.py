@@ -24,13 +24,14 @@ Backend = Literal["auto", "torch", "openvino"]
 
 
 class Predictor(Protocol):
-    """What computes slice probabilities: HU `(B, 3, H, W)` -> `(B, K)` float32.
+    """What computes slice probabilities: HU `(B, depth, H, W)` -> `(B, K)` float32.
 
     `backend` names the library and the device or precision, for logs; `hops` is K.
     """
 
     backend: str
     hops: int
+    depth: int
 
     def __call__(self, stack_hu: np.ndarray) -> np.ndarray: ...
 
@@ -39,14 +40,14 @@ class TorchPredictor:
     """PyTorch, on the device that the network is on."""
 
     def __init__(self, net: HopNet):
-        self.net, self.hops = net.eval(), net.hops
+        self.net, self.hops, self.depth = net.eval(), net.hops, net.depth
         self.device = next(net.parameters()).device
         self.backend = f"torch {self.device.type}"
 
     @torch.inference_mode()
     def __call__(self, stack_hu: np.ndarray) -> np.ndarray:
         batch = torch.from_numpy(stack_hu).to(self.device)
-        batch = batch.to(memory_format=torch.channels_last)
+        batch = batch.to(memory_format=self.net.memory_format)
         return self.net(batch).float().softmax(2)[..., 1].cpu().numpy()
 
 
@@ -66,7 +67,8 @@ def predictor(
     if backend not in ("auto", "torch", "openvino"):
         raise UserError(f"backend '{backend}' is unknown: choose auto, torch or openvino")
     if backend == "auto":
-        backend = "openvino" if has_openvino() and not torch.cuda.is_available() else "torch"
+        exportable = has_openvino() and net.depth == SLICES
+        backend = "openvino" if exportable and not torch.cuda.is_available() else "torch"
     if backend == "openvino":
         return OpenVinoPredictor(net, image_size, exported=exported)
     return TorchPredictor(to_best_device(net))
@@ -75,14 +77,14 @@ def predictor(
 def to_best_device(net: HopNet) -> HopNet:
     """`net` on the GPU where torch sees one, in the memory layout that convolutions like."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return net.to(device, memory_format=torch.channels_last)
+    return net.to(device, memory_format=net.memory_format)
 
 
-def volume_stacks(planes: np.ndarray) -> np.ndarray:
-    """All stacks of a volume: `(Z, H, W)` -> `(Z, 3, H, W)`, ends repeated."""
-    half = SLICES // 2
+def volume_stacks(planes: np.ndarray, depth: int = SLICES) -> np.ndarray:
+    """All stacks of a volume: `(Z, H, W)` -> `(Z, depth, H, W)`, ends repeated; a view."""
+    half = depth // 2
     padded = np.pad(planes, ((half, half), (0, 0), (0, 0)), mode="edge")
-    return np.stack([padded[k : k + len(planes)] for k in range(SLICES)], axis=1)
+    return np.moveaxis(np.lib.stride_tricks.sliding_window_view(padded, depth, axis=0), -1, 1)
 
 
 def predict_volume(
@@ -103,9 +105,9 @@ def predict_volume(
         UserError: a probability is not finite.
     """
     predict = TorchPredictor(net) if isinstance(net, HopNet) else net
-    stacks = volume_stacks(resize_slices(hu, image_size))[::stride]
+    stacks = volume_stacks(resize_slices(hu, image_size), predict.depth)[::stride]
     starts = range(0, len(stacks), batch_size)
-    parts = [predict(stacks[start : start + batch_size]) for start in starts]
+    parts = [predict(np.ascontiguousarray(stacks[at : at + batch_size])) for at in starts]
     probability = np.concatenate(parts).repeat(stride, axis=0)[: len(hu)]
     if not np.isfinite(probability).all():
         raise UserError("the network gives probabilities that are not finite: train it again")

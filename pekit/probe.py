@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from pekit.config import TrainSettings
 from pekit.errors import UserError
-from pekit.train import LitModule
+from pekit.recipe import batch_loss, build_optimizer
 
 
 class Probe:
@@ -29,14 +29,13 @@ class Probe:
         settings: TrainSettings,
         dataset: Dataset,
         device: str,
-        steps: int,
     ):
         self.device, self.dataset = device, dataset
         self.mixed = settings.precision == "bf16-mixed"
         self.before = torch.cuda.memory_allocated() if device == "cuda" else 0
-        twin = copy.deepcopy(net).to(device, memory_format=torch.channels_last).train()
-        self.module = LitModule(twin, task, settings, steps)
-        self.optimizer = self.module.configure_optimizers()["optimizer"]
+        self.net = copy.deepcopy(net).to(device, memory_format=net.memory_format).train()
+        self.task = task
+        self.optimizer = build_optimizer(self.net, settings)
 
     def batch(self, size: int) -> dict[str, Tensor]:
         """So many samples, spread over the data set, augmented."""
@@ -46,7 +45,7 @@ class Probe:
 
     def _loss(self, batch: dict[str, Tensor]) -> Tensor:
         with torch.autocast(self.device, torch.bfloat16, enabled=self.mixed):
-            return self.module.loss(batch)
+            return batch_loss(self.net, batch, self.task)
 
     def step(self, batch: dict[str, Tensor]) -> None:
         """One step of training."""
@@ -57,9 +56,9 @@ class Probe:
     @torch.no_grad()
     def validate(self, batch: dict[str, Tensor]) -> None:
         """One step of validation."""
-        self.module.net.eval()
+        self.net.eval()
         self._loss(batch)
-        self.module.net.train()
+        self.net.train()
 
     def flops(self) -> float:
         """Work of a sample, forward and backward; also the first step, which is slower."""
@@ -100,9 +99,9 @@ class Probe:
         with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
             loss = self._loss(batch)
         loss.backward()
-        for tensor in self.module.net.state_dict().values():
+        for tensor in self.net.state_dict().values():
             hold(tensor)
-        gradients = [p.grad.nbytes for p in self.module.net.parameters() if p.grad is not None]
+        gradients = [p.grad.nbytes for p in self.net.parameters() if p.grad is not None]
         return sum(held.values()) + sum(gradients) + self.state_bytes()
 
     def free_memory(self) -> float:

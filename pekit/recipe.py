@@ -19,6 +19,14 @@ def landmark_loss(predicted: Tensor, target: Tensor) -> Tensor:
     return error.sum() / present.sum().clamp(min=1)
 
 
+def batch_loss(net: nn.Module, batch: dict[str, Tensor], task: str) -> Tensor:
+    """Loss of a batch as `StackDataset` gives it; `task` is `pe` or `landmarks`."""
+    output = net(batch["stack_hu"], batch["contrast"])
+    if task == "pe":
+        return pe_loss(output, batch["label"])
+    return landmark_loss(output, batch["landmarks"])
+
+
 def build_optimizer(net: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     """timm's optimiser of that name for the parameters that are free, with momentum 0.9.
 

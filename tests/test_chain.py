@@ -21,6 +21,7 @@ from data_prep.phantom import crop_truth
 from pekit.checkpoint import load_hops
 from pekit.store import UIDS, Store
 from pekit.voting import Vote, probs_by_study, study_truth, study_verdicts
+from submissions.metric import EXAM_WEIGHTS
 
 ROOT = Path(__file__).parents[1]
 # One thread a stage, and side by side those that do not wait for each other: at this size a second
@@ -28,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 BATCH = ("batch", ROOT / "tests" / "chain.yaml", "--snakemake=--max-threads 1")
 RUNS = ROOT / "runs" / "chain"
 STAGES = {
-    "cohort", "audit", "prepare", "pretrain", "hop1", "hop1_control", "hop2", "predict",
+    "cohort", "audit", "prepare", "heads", "pretrain", "hop1", "hop1_control", "hop2", "predict",
     "predict_control", "evaluate", "figures", "predict_study", "submission",
 }  # fmt: skip
 
@@ -73,6 +74,15 @@ def test_it_ends_with_a_table_and_the_report(chain):
     assert re.search(r"hop 2 +\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", chain)
     assert "hop 1, trained as long" in chain
     assert "runs/chain/figures/report.html" in chain
+
+
+def test_study_heads_give_the_nine_exam_labels(chain):
+    exams = pd.read_parquet(RUNS / "heads" / "exam_predictions.parquet")
+    assert exams.columns.tolist()[0] == "StudyInstanceUID"
+    assert set(exams.columns[1:]) == set(EXAM_WEIGHTS)
+    assert exams.iloc[:, 1:].to_numpy().min() >= 0
+    assert exams.iloc[:, 1:].to_numpy().max() <= 1
+    assert exams["StudyInstanceUID"].is_unique
 
 
 def test_a_second_call_runs_nothing(chain):
