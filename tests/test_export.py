@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,9 +130,12 @@ def test_the_backend_is_chosen_and_told(net, monkeypatch):
     monkeypatch.setattr("pekit.predict.OpenVinoPredictor", lambda *_, **__: "by OpenVINO")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert predictor(net, SIZE, "torch").backend == "torch cpu"
-    assert predictor(net, SIZE) == predictor(net, SIZE, "openvino") == "by OpenVINO"
-    monkeypatch.setattr("pekit.predict.has_openvino", lambda: False)
+    assert predictor(net, SIZE, "openvino") == "by OpenVINO"
+    # By itself only where it repays the conversion.
+    assert predictor(net, 576) == predictor(net, SIZE, exported=Path("x")) == "by OpenVINO"
     assert predictor(net, SIZE).backend == "torch cpu"
+    monkeypatch.setattr("pekit.predict.has_openvino", lambda: False)
+    assert predictor(net, 576).backend == "torch cpu"
     with pytest.raises(UserError, match="choose auto, torch or openvino"):
         predictor(net, SIZE, "onnx")
 
