@@ -1,6 +1,6 @@
 """Prediction on a CPU, PyTorch against OpenVINO, in one run, with as many threads as torch uses:
 
-OMP_NUM_THREADS=2 .venv/bin/python -m pytest tests/benchmarks/test_export.py --benchmark-only
+OMP_NUM_THREADS=2 .venv/bin/python -m pytest tests/benchmarks/test_export_speed.py --benchmark-only
 """
 
 import numpy as np
