@@ -75,8 +75,12 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 def run_key(net: nn.Module, store: Store, split: pd.DataFrame, settings: TrainSettings) -> str:
     """What a run is a function of, hashed: another key never resumes this one's checkpoint."""
-    content = hashlib.sha256(settings.model_dump_json(exclude=FREE).encode())
-    content.update(str(store.settings).encode())
+    return key_of(net, split, settings.model_dump_json(exclude=FREE), str(store.settings))
+
+
+def key_of(net: nn.Module, split: pd.DataFrame, *parts: str) -> str:
+    """Hash of a network's start, a split, this package's code, and whatever else is in `parts`."""
+    content = hashlib.sha256("".join(parts).encode())
     content.update(code_hash(Path(__file__).parent.glob("*.py")).encode())
     content.update(split.to_csv(index=False).encode())
     for name, tensor in net.state_dict().items():

@@ -6,7 +6,6 @@ A kill is resumed by the same call, after the last whole epoch; what an epoch dr
 number alone. On a CPU the weights are the same to the bit.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -21,8 +20,8 @@ from torch import Tensor
 from pekit.config import Settings
 from pekit.errors import UserError
 from pekit.features import FeatureCache
-from pekit.modules import code_hash
 from pekit.progress import progress, say
+from pekit.resume import key_of
 from pekit.store import Store, atomic
 from pekit.study_batches import Batch, LabelledStudies
 from pekit.study_head import StudyHead, save_head
@@ -100,7 +99,8 @@ def fit_head(
         if not studies:
             raise UserError(f"the split has no study in its {part} part")
         parts[part] = LabelledStudies(cache, store, studies, head.labels)
-    key = _key(head, cache, split, {**weights, "image": image_weight}, settings)
+    data = f"{cache.key} {sorted(cache.volumes.items())} {dict(weights)} {image_weight}"
+    key = key_of(head, split, settings.model_dump_json(), data)
     checkpoint = Path(folder) / f"resume-{key}.pt"
     _start_at_prevalence(head, parts["train"].exam)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -197,20 +197,3 @@ def _start_at_prevalence(head: StudyHead, exam: pd.DataFrame) -> None:
     with torch.no_grad():
         head.exam_out.weight.mul_(0.1)
         head.exam_out.bias.copy_(torch.logit(torch.tensor(known.to_numpy(np.float32))))
-
-
-def _key(
-    head: StudyHead,
-    cache: FeatureCache,
-    split: pd.DataFrame,
-    weights: Mapping[str, float],
-    settings: HeadSettings,
-) -> str:
-    # What a run is a function of: another key never resumes this one's checkpoint.
-    content = hashlib.sha256(settings.model_dump_json().encode())
-    content.update(f"{cache.key} {sorted(cache.volumes.items())} {dict(weights)}".encode())
-    content.update(code_hash(Path(__file__).parent.glob("*.py")).encode())
-    content.update(split.to_csv(index=False).encode())
-    for name, tensor in head.state_dict().items():
-        content.update(f"{name} {tuple(tensor.shape)} {tensor.double().sum().item()!r}".encode())
-    return content.hexdigest()[:12]
