@@ -9,6 +9,7 @@ from scipy import ndimage
 from data_prep.phantom import Phantom, PhantomConfig, make_phantom
 from data_prep.phantom.body import LANDMARKS_MM, Contrast, paint_body
 from data_prep.phantom.disease import label_slices
+from data_prep.phantom.habitus import draw_habitus
 from data_prep.phantom.vessels import LEVELS, Grid, Painter, Tube, arterial_tree
 from pekit.store import EXAM_LABELS, LANDMARKS
 
@@ -60,7 +61,9 @@ def test_axes_are_lps(phantoms):
     """z to the head, y to the back, x to the patient's left."""
     for phantom in phantoms:
         marks = phantom.landmarks_mm
-        assert marks["Right Lung Top"][0] > marks["Carina Bifurcation"][0] > marks["Liver Top"][0]
+        top, liver = marks["Right Lung Top"], marks["Liver Top"]
+        assert top[0] > marks["Carina Bifurcation"][0]
+        assert liver is None or marks["Carina Bifurcation"][0] > liver[0]
         assert marks["T4"][1] > marks["Carina Bifurcation"][1] > marks["Suprasternal Notch"][1]
         assert marks["Left Lung Top"][2] > marks["T4"][2] > marks["Right Lung Top"][2]
         heart, lung = centre(phantom, phantom.heart), centre(phantom, phantom.lung)
@@ -73,6 +76,8 @@ def test_landmarks_lie_on_what_they_name(phantoms):
     for phantom in phantoms:
         if phantom.exam_labels["qa_motion"] or phantom.exam_labels["qa_contrast"]:
             continue
+        if phantom.landmarks_mm["Liver Top"] is None or phantom.landmarks_mm["Sternum Tip"] is None:
+            continue
         dz, dy, _ = phantom.spacing_mm
 
         def at(name: str, z: float = 0, y: float = 0, reach: int = 1, phantom=phantom) -> float:
@@ -82,7 +87,7 @@ def test_landmarks_lie_on_what_they_name(phantoms):
             return float(np.median(square))
 
         assert at("T4") > 120, "marrow"
-        assert at("T4", y=24) < 150, "spinal canal"
+        assert min(at("T4", y=mm) for mm in range(14, 38, 2)) < 150, "spinal canal behind it"
         assert at("Carina Bifurcation", z=2 * dz) < -400, "air of the trachea"
         assert at("Carina Bifurcation", z=-5 * dz) > -400, "no airway below the carina"
         assert at("Left Primary Bronchus") < -200
@@ -92,6 +97,39 @@ def test_landmarks_lie_on_what_they_name(phantoms):
         assert at("Left Lung Top", z=-2 * dz) < -500
         assert at("Aortic Arch Center") > 80
         assert at("Sternum Tip", z=2 * dz) > at("Sternum Tip", z=2 * dz, y=5 * dy)
+
+
+def test_patients_differ_in_where_their_organs_lie():
+    """Where patients are alike, the outline of the lungs tells where a landmark is; else not."""
+
+    def spread(variety: float) -> np.ndarray:
+        """Mean distance (z, y, x) in mm of landmarks to their mean place in the lungs' box."""
+        places, sides = [], []
+        for seed in range(16):
+            p = make_phantom(seed, PhantomConfig(shape=SMALL, variety=variety))
+            found = [np.flatnonzero(p.lung.any(axis)) for axis in ((1, 2), (0, 2), (0, 1))]
+            box = np.array([(f[0], f[-1] + 1) for f in found]) * np.array(p.spacing_mm)[:, None]
+            low, side = box[:, 0] + p.origin_mm, box[:, 1] - box[:, 0]
+            marks = [p.landmarks_mm[n] or (np.nan,) * 3 for n in LANDMARKS]
+            places.append((np.array(marks) - low) / side)
+            sides.append(side)
+        off = np.abs(places - np.nanmean(places, axis=0)) * np.array(sides)[:, None]
+        return np.nanmean(off, axis=(0, 1))
+
+    assert np.all(spread(0)[1:] < 2.5), "below a voxel"
+    assert np.all(spread(1)[1:] > 5)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_habitus_can_be_inverted_and_moves_nothing_beyond_the_thorax(axis):
+    mm = np.linspace(-400, 400, 201)
+    for seed in range(50):
+        habitus = draw_habitus(np.random.default_rng(seed), variety=2)
+        there = habitus.to_patient(mm, axis)
+        assert np.all(np.diff(there) > 0)
+        assert np.allclose(habitus.to_template(there, axis), mm, atol=0.01)
+        assert np.allclose(there[np.abs(mm) > 160], mm[np.abs(mm) > 160])
+    assert np.array_equal(draw_habitus(np.random.default_rng(0), 0).to_patient(mm, axis), mm)
 
 
 def test_landmarks_outside_the_volume_are_missing(small):

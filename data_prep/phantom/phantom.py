@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 from scipy import ndimage
 
-from data_prep.phantom.body import LANDMARKS_MM, Contrast, paint_body
+from data_prep.phantom.body import LANDMARKS_MM, LUNG_TOP_MM, Contrast, paint_body
 from data_prep.phantom.disease import (
     CENTRAL,
     add_clots,
@@ -19,6 +19,7 @@ from data_prep.phantom.disease import (
     add_motion,
     label_slices,
 )
+from data_prep.phantom.habitus import draw_habitus
 from data_prep.phantom.vessels import Grid, Tube
 from pekit.store import EXAM_LABELS, LANDMARKS
 
@@ -35,6 +36,7 @@ class PhantomConfig:
         indeterminate_fraction: share of studies spoilt by motion or missing contrast.
         mimic_fraction: share of studies with nodules, flow artefacts or other defects.
         noise_hu: standard deviation of the noise, HU.
+        variety: how far patients differ in where their organs lie; at 0 they differ in size only.
     """
 
     shape: tuple[int, int, int] = (48, 128, 128)
@@ -43,6 +45,7 @@ class PhantomConfig:
     indeterminate_fraction: float = Field(0.02, ge=0, le=1)
     mimic_fraction: float = Field(0.3, ge=0, le=1)
     noise_hu: float = Field(25.0, ge=0, le=200)
+    variety: float = Field(1.0, ge=0, le=2)
 
     def __post_init__(self):
         if min(self.shape) < 8 or min(self.shape[1:]) < 64:
@@ -99,7 +102,7 @@ def make_phantom(seed: int, config: PhantomConfig | None = None) -> Phantom:
     """
     config = config or PhantomConfig()
     rng = np.random.default_rng(seed)
-    grid = _draw_grid(rng, config.shape)
+    grid = _draw_grid(rng, config)
     plan = _draw_plan(rng, config)
     blood = _draw_contrast(rng, plan)
     body = paint_body(grid, rng, blood, plan.rv_lv)
@@ -127,18 +130,20 @@ def make_phantom(seed: int, config: PhantomConfig | None = None) -> Phantom:
     )
 
 
-def _draw_grid(rng: np.random.Generator, shape: tuple[int, int, int]) -> Grid:
-    """A patient of random size, somewhere in a field of view of random size."""
+def _draw_grid(rng: np.random.Generator, config: PhantomConfig) -> Grid:
+    """A patient of random size and habitus, somewhere in a field of view of random size."""
+    shape = config.shape
     scale = float(np.clip(rng.normal(1.0, 0.05), 0.88, 1.12))
     width = rng.uniform(345, 375) * scale**0.5
     height = rng.uniform(250, 325)
     # The scan begins a little above the lungs and ends where its length leads.
-    top = scale * rng.uniform(100, 122)
+    habitus = draw_habitus(rng, config.variety)
+    top = scale * (float(habitus.to_patient(LUNG_TOP_MM, 0)) + rng.uniform(2, 24))
     spacing = np.round([height / shape[0], width / shape[1], width / shape[2]], 4)
     origin = np.round([rng.uniform(-400, 0), *rng.normal(-width / 2, 15, 2)], 2)
     shift = origin + (np.array(shape) - 1) * spacing / 2 + [0, *rng.normal(0, 7, 2)]
     shift[0] = origin[0] + height - top
-    return Grid(tuple(shape), spacing, origin, shift, scale)
+    return Grid(tuple(shape), spacing, origin, shift, scale, habitus)
 
 
 def _draw_plan(rng: np.random.Generator, config: PhantomConfig) -> _Plan:

@@ -11,6 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from data_prep.phantom.habitus import TEMPLATE, Habitus
+
 Point = tuple[float, float, float]
 
 LEVELS = ("trunk", "main", "lobar", "segmental", "subsegmental")
@@ -46,13 +48,15 @@ class Tube:
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the template lies in a volume: world mm = shift_mm + scale * template mm.
+    """Where the template lies in a volume: world mm = shift_mm + scale * patient mm, and the
+    habitus maps the template's mm to the patient's.
 
     Attributes:
         shape: (Z, Y, X) voxels.
         spacing_mm, origin_mm: of the volume, (z, y, x), LPS.
         shift_mm: the carina in the world, (z, y, x).
         scale: size of the patient, 1 for the average adult.
+        habitus: how the patient's organs lie; the template's way by default.
     """
 
     shape: tuple[int, int, int]
@@ -60,19 +64,21 @@ class Grid:
     origin_mm: np.ndarray
     shift_mm: np.ndarray
     scale: float
+    habitus: Habitus = TEMPLATE
 
     def axes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Template mm of the voxel centres, as three broadcastable float32 arrays."""
         lines = []
         for k, n in enumerate(self.shape):
             world = self.origin_mm[k] + np.arange(n) * self.spacing_mm[k]
-            line = ((world - self.shift_mm[k]) / self.scale).astype(np.float32)
-            lines.append(line.reshape([-1 if j == k else 1 for j in range(3)]))
+            line = self.habitus.to_template((world - self.shift_mm[k]) / self.scale, k)
+            lines.append(line.astype(np.float32).reshape([-1 if j == k else 1 for j in range(3)]))
         return tuple(lines)
 
     def to_world(self, point: Point) -> tuple[float, float, float] | None:
         """A template point in world mm, or None if it lies outside the volume."""
-        world = self.shift_mm + self.scale * np.asarray(point, float)
+        patient = [float(self.habitus.to_patient(mm, k)) for k, mm in enumerate(point)]
+        world = self.shift_mm + self.scale * np.array(patient)
         voxel = (world - self.origin_mm) / self.spacing_mm
         inside = np.all(voxel >= -0.5) and np.all(voxel <= np.array(self.shape) - 0.5)
         return tuple(float(v) for v in world) if inside else None
@@ -84,17 +90,16 @@ class Painter:
     def __init__(self, grid: Grid):
         self.shape = grid.shape
         self.z, self.y, self.x = self.axes = grid.axes()
-        self._first = np.array([a.flat[0] for a in self.axes], float)
-        self._step = grid.spacing_mm / grid.scale
+        self._lines = [axis.ravel() for axis in self.axes]
 
     def tube(self, tube: Tube) -> tuple[tuple[slice, slice, slice], np.ndarray]:
         """Bounding box of a tube in voxels, and inside it the mask (bool) of the tube."""
         low = np.minimum(tube.a - tube.ra, tube.b - tube.rb)
         high = np.maximum(tube.a + tube.ra, tube.b + tube.rb)
-        start = np.ceil((low - self._first) / self._step).astype(int).clip(0, self.shape)
-        stop = np.floor((high - self._first) / self._step).astype(int) + 1
-        stop = np.maximum(stop.clip(0, self.shape), start)
-        box = tuple(slice(i, j) for i, j in zip(start.tolist(), stop.tolist(), strict=True))
+        box = tuple(
+            slice(int(line.searchsorted(first)), int(line.searchsorted(last, "right")))
+            for line, first, last in zip(self._lines, low, high, strict=True)
+        )
         z, y, x = (
             np.take(axis, range(s.start, s.stop), k) - np.float32(c)
             for k, (axis, s, c) in enumerate(zip(self.axes, box, tube.a, strict=True))
