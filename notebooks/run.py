@@ -27,12 +27,16 @@ from batch.parameters import nearest
 from pekit.errors import UserError
 
 
-def run_batch(path: Path, stages: list[str], snakemake_options: list[str]) -> None:
+def run_batch(path: Path, stages: list[str], snakemake_options: list[str], jobs: int = 1) -> None:
     """Bring an experiment (or the named stages of it) up to date by Snakemake.
 
     Only what is missing or whose fingerprint has changed is run. After a kill the same call goes
-    on. Raises UserError for an experiment that is not valid, runs already, or fails.
+    on. `jobs` stages that do not need each other run at a time and share the processors, which
+    pays where one stage cannot use them all. Raises UserError for an experiment that is not valid,
+    runs already, or fails.
     """
+    if jobs < 1:
+        raise UserError(f"JOBS={jobs}: at least one stage at a time")
     experiment = read_experiment(path)
     for stage in stages:
         if stage not in experiment.stages:
@@ -43,7 +47,8 @@ def run_batch(path: Path, stages: list[str], snakemake_options: list[str]) -> No
     start, before = time.monotonic(), _finished(folder, experiment.stages)
     with locked(folder / ".lock", f"{experiment.name} is running already") as lock:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(NOTEBOOKS / "Snakefile")]
-        command += ["--directory", str(folder), "--config", f"experiment={path.resolve()}"]
+        command += ["--directory", str(folder)]
+        command += ["--config", f"experiment={path.resolve()}", f"jobs={jobs}"]
         # Our lock ends with the process, so a killed run needs no unlocking by hand.
         command += ["--nolock", "--rerun-incomplete", "--rerun-triggers", "params", "mtime"]
         command += ["--cores", "all", *snakemake_options]
@@ -139,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     batch = commands.add_parser("batch", help="bring an experiment up to date")
     batch.add_argument("experiment", type=Path, help="a YAML file of notebooks/experiments/")
     batch.add_argument("stages", nargs="*", help="only these stages and what they need")
+    batch.add_argument("--jobs", type=int, default=1, help="how many stages may run at a time")
     batch.add_argument("--snakemake", default="", help="more options for Snakemake, in one string")
     study = commands.add_parser("predict", help="read one study")
     study.add_argument("--dicom", default="", help="folder of DICOM files, or a NIfTI or NRRD file")
@@ -161,7 +167,8 @@ def main(arguments: list[str] | None = None) -> int:
             makes = options.makes
             run_notebook(options.notebook, options.out, params, name=options.name, makes=makes)
         elif options.command == "batch":
-            run_batch(options.experiment, options.stages, shlex.split(options.snakemake))
+            options_of = shlex.split(options.snakemake)
+            run_batch(options.experiment, options.stages, options_of, options.jobs)
         else:
             predict_study(options.dicom, options.model, options.out)
     except UserError as error:

@@ -13,11 +13,11 @@ import numpy as np
 # The thorax along z, y, x: template mm of its middle, and half of its length. Beyond it nothing
 # moves.
 _MIDDLE_MM = np.array((0.0, -10.0, 0.0))
-_HALF_MM = np.array((140.0, 110.0, 140.0))
+_HALF_MM = np.array((140.0, 115.0, 140.0))
 # Standard deviations in mm along z, y, x: of the middle's shift, and of how far the two halves
 # are drawn apart (the first moves the organs together, the second against each other).
-_SHIFT_MM = np.array((10.0, 14.0, 17.0))
-_SPREAD_MM = np.array((6.0, 7.0, 8.0))
+_SHIFT_MM = np.array((10.0, 17.0, 17.0))
+_SPREAD_MM = np.array((6.0, 9.0, 8.0))
 _STEEPEST = 0.7  # a map's slope stays within 1 +- this, so that it can be inverted
 
 

@@ -18,7 +18,7 @@ An experiment is one YAML file; its name is the file's, its stages' folders lie 
 Every notebook also receives RUN, the folder of its own stage. `needs: {MODEL: .}` passes the
 experiment's own folder, `needs: {DICOM: cohort/test}` a folder within a stage's, and
 `after: [evaluate]` makes a stage wait for another without a parameter. Folders are given relative
-to notebooks/, where the kernels run.
+to notebooks/, where the kernels run. Repeats (seeds, levels of difficulty) are axes: batch/axes.py.
 """
 
 import re
@@ -29,12 +29,14 @@ from typing import Any
 
 import yaml
 
+from batch.axes import expand
 from batch.fingerprint import fingerprint
 from batch.notebook import NOTEBOOKS, ROOT
 from batch.parameters import check_parameters, nearest
 from pekit.errors import UserError
 
 DONE = "metrics.json"  # the last thing a stage writes
+_MAPPINGS = ("needs", "gathers", "params")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def read_experiment(path: Path) -> Experiment:
     Raises UserError for an unknown key, stage or parameter, a value of another type than the
     notebook's default, a missing notebook, or stages that need each other in a circle.
     """
-    stages = _merge_like(_load(path), path)
+    content = _load(path)
+    stages = expand(_merge_like(content["stages"], path), content["axes"], path)
     folder = ROOT / "runs" / path.stem
     done: dict[str, Stage] = {}
     for name in _in_order(stages, path):
@@ -72,13 +75,17 @@ def read_experiment(path: Path) -> Experiment:
         notebook = NOTEBOOKS / str(entry.get("notebook"))
         if "notebook" not in entry or not notebook.is_file():
             raise UserError(f"{where}: no notebook {entry.get('notebook')!r} in notebooks/")
-        needs, given = entry["needs"], entry["params"]
-        twice = sorted((set(needs) | {"RUN"}) & set(given))
+        needs, gathers, given = entry["needs"], entry["gathers"], entry["params"]
+        twice = sorted((set(needs) | set(gathers) | {"RUN"}) & set(given))
         if twice:
-            raise UserError(f"{where}: {', '.join(twice)} is set by needs or RUN, not by params")
+            raise UserError(
+                f"{where}: {', '.join(twice)} is set by needs, gathers or RUN, not by params"
+            )
         folders = {"RUN": name} | needs
         passed = {key: f"../runs/{path.stem}/{value}" for key, value in folders.items()}
         params = {key: value.removesuffix("/.") for key, value in passed.items()} | given
+        for key, stages_of in gathers.items():
+            params[key] = [s | {"folder": f"../runs/{path.stem}/{s['folder']}"} for s in stages_of]
         check_parameters(notebook, params, where)
         after = tuple(_after(entry))
         upstream = {other: done[other].fingerprint for other in after}
@@ -106,7 +113,7 @@ _StrictLoader.add_constructor(
 
 
 def _load(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]]:
-    """The stages of a YAML file, merged into those of the file that it extends."""
+    """The axes and stages of a YAML file, merged into those of the file that it extends."""
     if not path.is_file():
         raise UserError(f"no experiment {path}; see notebooks/experiments/")
     if path in seen:
@@ -115,23 +122,26 @@ def _load(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]]:
         content = yaml.load(path.read_text(), Loader=_StrictLoader)
     except yaml.YAMLError as error:
         raise UserError(f"{path.name} is not valid YAML: {error}") from None
-    _check_keys(content, ("extends", "stages"), path.name)
-    stages = content.get("stages") or {}
+    _check_keys(content, ("extends", "axes", "stages"), path.name)
+    axes, stages = content.get("axes") or {}, content.get("stages") or {}
+    _check_keys(axes, None, f"{path.name}: axes")
     _check_keys(stages, None, f"{path.name}: stages")
     for name, entry in stages.items():
         where = f"{path.name}: stage {name}"
         if not re.fullmatch(r"[a-z][a-z0-9_]*", str(name)) or name == "all":
             raise UserError(f"{where}: a stage's name is of a-z, 0-9 and _, and not 'all'")
         stages[name] = entry = {} if entry is None else entry
-        _check_keys(entry, ("notebook", "like", "needs", "after", "params"), where)
-        for key in ("needs", "params"):
+        _check_keys(entry, ("notebook", "like", *_MAPPINGS, "after"), where)
+        for key in _MAPPINGS:
             _check_keys(entry.get(key) or {}, None, f"{where}: {key}")
         if not isinstance(entry.get("after") or [], list):
             raise UserError(f"{where}: after: expected a list of stages")
     if "extends" not in content:
-        return stages
+        return {"axes": axes, "stages": stages}
     base = _load(path.parent / str(content["extends"]), (*seen, path))
-    return base | {name: _overlay(base.get(name, {}), entry) for name, entry in stages.items()}
+    known = base["stages"]
+    merged = {name: _overlay(known.get(name, {}), entry) for name, entry in stages.items()}
+    return {"axes": base["axes"] | axes, "stages": known | merged}
 
 
 def _check_keys(content: Any, allowed: tuple[str, ...] | None, where: str) -> None:
@@ -144,7 +154,7 @@ def _check_keys(content: Any, allowed: tuple[str, ...] | None, where: str) -> No
 
 def _overlay(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = base | over
-    for key in ("needs", "params"):
+    for key in _MAPPINGS:
         merged[key] = (base.get(key) or {}) | (over.get(key) or {})
     return merged
 
@@ -152,6 +162,7 @@ def _overlay(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def _after(entry: Mapping[str, Any]) -> list[str]:
     """Stages that must be done before this one."""
     needed = [str(value).split("/")[0] for value in entry["needs"].values() if value != "."]
+    needed += [item["folder"] for items in entry["gathers"].values() for item in items]
     return sorted({*needed, *map(str, entry.get("after") or [])})
 
 
