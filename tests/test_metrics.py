@@ -133,9 +133,9 @@ def resampled_by_loop(table, n_boot, seed):
 def test_intervals_equal_a_loop_over_resamples(decimals):
     table = slices_of(12, 20, decimals=decimals)
     # Group keys sort as s0, s1, s10, s11, s2 in both, so that the same draws are the same studies.
-    found = slice_metrics(table, "hop1", n_boot=200, seed=4)
+    found = slice_metrics(table, "hop1", n_boot=60, seed=4)
     table["q"] = table.groupby("StudyInstanceUID").pe_present_on_image.transform("mean")
-    low, high = resampled_by_loop(table, n_boot=200, seed=4)
+    low, high = resampled_by_loop(table, n_boot=60, seed=4)
     assert found.low.tolist() == pytest.approx(low, abs=1e-9)
     assert found.high.tolist() == pytest.approx(high, abs=1e-9)
 
