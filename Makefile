@@ -9,12 +9,13 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 MODEL ?= runs/demo
 WORKERS ?= 2
+JOBS ?= 1
 export DICOM MODEL OUT NAME
 # Containers often set it: then each kernel compiles torch and the rest anew, 5 to 10 s each.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke experiment predict lab test lint format hooks lock
+.PHONY: help setup demo smoke experiment ablations predict lab test lint format hooks lock
 
 help:  ## List what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 12
@@ -30,7 +31,10 @@ smoke: $(READY)  ## The same chain, tiny: does everything run?
 experiment: $(READY)  ## An experiment by name: make experiment NAME=rsna
 	@test -n "$$NAME" || { echo "which one? make experiment NAME=<one of:" \
 	  $(notdir $(basename $(wildcard notebooks/experiments/*.yaml)))">"; exit 1; }
-	@$(RUN) batch "notebooks/experiments/$$NAME.yaml"
+	@$(RUN) batch "notebooks/experiments/$$NAME.yaml" --jobs $(JOBS)
+
+ablations: $(READY)  ## What each part is worth, with seeds and intervals (hours; JOBS=2 at a time)
+	@$(RUN) batch notebooks/experiments/ablations.yaml --jobs $(JOBS)
 
 predict: $(READY)  ## A verdict on one study: make predict DICOM=<folder> MODEL=runs/demo
 	@$(RUN) predict --dicom "$$DICOM" --model "$$MODEL" --out "$$OUT"

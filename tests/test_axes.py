@@ -98,7 +98,7 @@ def test_the_ablations_repeat_every_arm_for_each_seed_and_level():
     stages = read_experiment(path).stages
     runs = stages["tables"].params["RUNS"]
     assert {(r["difficulty"], r["seed"]) for r in runs} == {
-        (d, s) for d in (1.0, 2.0) for s in (0, 1, 2)
+        (d, s) for d in (0.5, 1.0) for s in (0, 1, 2)
     }
     assert all(r["folder"].removeprefix("../runs/ablations/") in stages for r in runs)
     assert set(stages["tables"].after) == {Path(r["folder"]).name for r in runs}

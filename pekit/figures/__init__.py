@@ -5,6 +5,7 @@ gives its bytes for a file or a page. There is no pyplot, so nothing is kept ope
 needed. Images are shown as radiologists hold them: the patient's right on the left, front up.
 """
 
+from pekit.figures.ablation import ablation_forest
 from pekit.figures.audit import audit_overview
 from pekit.figures.base import (
     BLUE,
@@ -50,6 +51,7 @@ __all__ = [
     "TRUTH",
     "YELLOW",
     "KitFigure",
+    "ablation_forest",
     "attribution_overlay",
     "audit_overview",
     "confusion_tables",

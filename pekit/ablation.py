@@ -1,0 +1,220 @@
+"""Tables of an ablation: arms trained with several seeds, judged on the same studies.
+
+An arm's metric is the mean over its seeds. Its 95 % interval comes from studies and seeds drawn
+anew together, so it holds both how few studies there are and how far trainings differ. A step from
+one arm to the next is judged on the same studies and seeds: the difference of the means with such
+an interval, and DeLong's and McNemar's test for each seed. Three seeds are few: the interval shows
+their spread, it cannot vouch for it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
+
+from pekit.errors import UserError
+from pekit.paired import delong, mcnemar
+from pekit.protocols import PROTOCOLS, judge, plan
+from pekit.resampling import draws, percentiles
+from pekit.store import SLICE_LABEL
+from pekit.voting import probs_by_study, study_truth
+
+METRICS = ("sensitivity", "specificity", "PPV", "NPV", "F1", "AUROC")
+COLUMNS = ("stage", "level", "seed", "StudyInstanceUID", "z", "part", SLICE_LABEL)
+
+
+class AblationSettings(BaseModel):
+    """What an ablation's tables are made of.
+
+    Attributes:
+        tables: by the paper's number, "I" to "IV": name of a row -> "stage/hop".
+        choose_on, report_on: parts of the split, for the honest protocol; `paper` chooses on
+            `report_on` itself.
+        criterion: what the vote's thresholds maximise.
+        n_boot: resamples.
+        seed: of the resampling.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tables: dict[str, dict[str, str]]
+    choose_on: str = "validation"
+    report_on: str = "test"
+    criterion: str = "f1"
+    n_boot: int = Field(2000, ge=1)
+    seed: int = Field(0, ge=0)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Verdicts `(seeds, studies)` bool and scores in [0,1] of one arm; truth `(studies,)` bool."""
+
+    truth: np.ndarray
+    verdict: np.ndarray
+    score: np.ndarray
+    seeds: tuple[int, ...]
+
+    def by_seed(self, weights: np.ndarray | None = None) -> np.ndarray:
+        """Metrics `(resamples, metrics, seeds)`; each study once where no weights are given."""
+        weights = np.ones((1, len(self.truth))) if weights is None else weights
+        return np.stack([self._metrics(weights, s) for s in range(len(self.seeds))], axis=2)
+
+    def resampled(self, settings: AblationSettings) -> np.ndarray:
+        """Metrics `(1 + resamples, metrics)`, mean over seeds; the first row is of all studies."""
+        studies, seeds = (
+            np.concatenate([np.ones((1, n)), *draws(n, settings.n_boot, settings.seed + k)])
+            for k, n in enumerate((len(self.truth), len(self.seeds)))
+        )
+        # A seed that was not drawn has no say, not even with a metric that is undefined.
+        seeds = seeds[:, None]
+        weighted = np.where(seeds > 0, self.by_seed(studies) * seeds, 0)
+        return weighted.sum(axis=2) / len(self.seeds)
+
+    def _metrics(self, weights: np.ndarray, seed: int) -> np.ndarray:
+        """Metrics `(resamples, metrics)` of one seed; NaN where undefined."""
+        truth, verdict, score = self.truth, self.verdict[seed], self.score[seed]
+        cells = [truth & verdict, ~truth & verdict, truth & ~verdict, ~truth & ~verdict]
+        tp, fp, fn, tn = (weights @ cell.astype(float) for cell in cells)
+        above = score[truth][:, None] - score[~truth][None]
+        wins = (above > 0) + 0.5 * (above == 0)
+        pairs = ((weights[:, truth] @ wins) * weights[:, ~truth]).sum(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.stack(
+                [
+                    tp / (tp + fn),
+                    tn / (tn + fp),
+                    tp / (tp + fp),
+                    tn / (tn + fn),
+                    2 * tp / (2 * tp + fp + fn),
+                    pairs / ((tp + fn) * (tn + fp)),
+                ],
+                axis=1,
+            )
+
+
+def ablation(predictions: pd.DataFrame, settings: AblationSettings) -> dict[str, pd.DataFrame]:
+    """All tables of an ablation.
+
+    Args:
+        predictions: a row a slice of each run: stage, level (of the other axes, in words), seed,
+            StudyInstanceUID, z, part, pe_present_on_image and a column each hop (NaN where a run
+            lacks that hop).
+        settings: which rows make which table, and how they are judged.
+
+    Returns:
+        arms: level, table, row, protocol, metric, value, low, high, sd (between seeds), seeds,
+        note. steps: level, table, row, against (the row before), metric, difference, low, high and
+        p_by_seed (DeLong for AUROC, McNemar of the verdicts for F1), honest protocol.
+
+    Raises:
+        UserError: a row names a run or hop that is not there, arms of one level were judged on
+            other studies or trained with other seeds, or bad predictions.
+    """
+    missing = [name for name in COLUMNS if name not in predictions]
+    if missing:
+        raise UserError(f"the predictions lack {', '.join(missing)}: they have {list(predictions)}")
+    arms: list[dict] = []
+    steps: list[dict] = []
+    for level, of_level in predictions.groupby("level", sort=True):
+        judged: dict[tuple[str, str], Arm] = {}
+        for table, rows in settings.tables.items():
+            _check_comparable(of_level, rows, f"{level}, table {table}")
+            for source in rows.values():
+                for protocol in PROTOCOLS:
+                    if (source, protocol) not in judged:
+                        judged[source, protocol] = _judge(of_level, source, protocol, settings)
+            for row, source in rows.items():
+                for protocol in PROTOCOLS:
+                    key = {"level": level, "table": table, "row": row, "protocol": protocol}
+                    arms += [key | m for m in _arm_rows(judged[source, protocol], settings)]
+            for before, row in zip(list(rows)[:-1], list(rows)[1:], strict=True):
+                pair = [judged[rows[name], "honest"] for name in (before, row)]
+                key = {"level": level, "table": table, "row": row, "against": before}
+                steps += [key | m for m in _step_rows(*pair, settings)]
+    return {"arms": pd.DataFrame(arms), "steps": pd.DataFrame(steps)}
+
+
+def _runs(predictions: pd.DataFrame, source: str, where: str) -> tuple[pd.DataFrame, str]:
+    """The slices of the runs of one row, and its hop."""
+    stage, _, hop = source.partition("/")
+    rows = predictions[predictions["stage"] == stage]
+    if rows.empty or hop not in rows or rows[hop].isna().any():
+        known = sorted(set(predictions["stage"]))
+        raise UserError(f"{where}: no predictions {source!r}; runs are {', '.join(known)}")
+    return rows, hop
+
+
+def _check_comparable(predictions: pd.DataFrame, rows: Mapping[str, str], where: str) -> None:
+    """The same studies and seeds in each row of a table."""
+    seen = {}
+    for row, source in rows.items():
+        runs, _ = _runs(predictions, source, where)
+        for seed, of_seed in runs.groupby("seed"):
+            seen[row, seed] = frozenset(
+                zip(of_seed["StudyInstanceUID"], of_seed["part"], strict=True)
+            )
+    first = next(iter(rows))
+    seeds = {row: {s for r, s in seen if r == row} for row in rows}
+    for (row, seed), studies in seen.items():
+        if seeds[row] != seeds[first]:
+            raise UserError(
+                f"{where}: {row!r} has seeds {sorted(seeds[row])}, {first!r} {sorted(seeds[first])}"
+            )
+        if studies != seen[first, seed]:
+            raise UserError(f"{where}: {row!r} and {first!r} are of other studies or another split")
+
+
+def _judge(
+    predictions: pd.DataFrame, source: str, protocol: str, settings: AblationSettings
+) -> Arm:
+    rows, hop = _runs(predictions, source, source)
+    tables = {}
+    for seed, of_seed in rows.groupby("seed"):
+        truth = study_truth(of_seed)
+        part = of_seed.groupby("StudyInstanceUID")["part"].first()
+        studies = pd.DataFrame({"part": part, "truth": truth})
+        assignments = plan(protocol, studies, settings.choose_on, settings.report_on, settings.seed)
+        probs = probs_by_study(of_seed, hop)
+        tables[seed] = judge(probs, truth, assignments, settings.criterion).studies
+    first = next(iter(tables.values()))
+    verdict, score = (
+        np.stack([t[name].to_numpy() for t in tables.values()]) for name in ("verdict", "score")
+    )
+    return Arm(first["truth"].to_numpy(), verdict, score, tuple(int(s) for s in tables))
+
+
+def _arm_rows(arm: Arm, settings: AblationSettings) -> list[dict]:
+    resampled = arm.resampled(settings)
+    by_seed = arm.by_seed()[0]
+    alone = np.full(len(METRICS), np.nan)
+    spread = by_seed.std(axis=1, ddof=1) if len(arm.seeds) > 1 else alone
+    rows = []
+    for k, metric in enumerate(METRICS):
+        value, low, high, note = _interval(resampled[:, k])
+        row = {"metric": metric, "value": value, "low": low, "high": high, "sd": spread[k]}
+        rows.append(row | {"seeds": len(arm.seeds), "note": note})
+    return rows
+
+
+def _step_rows(before: Arm, arm: Arm, settings: AblationSettings) -> list[dict]:
+    difference = arm.resampled(settings) - before.resampled(settings)
+    pairs = range(len(arm.seeds))
+    p = {
+        "F1": [mcnemar(arm.truth, before.verdict[s], arm.verdict[s]).p for s in pairs],
+        "AUROC": [delong(arm.truth, before.score[s], arm.score[s]).p for s in pairs],
+    }
+    rows = []
+    for metric, values in p.items():
+        value, low, high, note = _interval(difference[:, METRICS.index(metric)])
+        row = {"metric": metric, "difference": value, "low": low, "high": high}
+        rows.append(row | {"p_by_seed": " ".join(f"{v:.3f}" for v in values), "note": note})
+    return rows
+
+
+def _interval(values: np.ndarray) -> tuple[float, float, float, str]:
+    """The first value and the interval of the others; resamples where it is undefined left out."""
+    if np.isnan(values[0]):
+        return np.nan, np.nan, np.nan, "undefined for a seed: no study is called so"
+    return percentiles(values[0], values[1:][~np.isnan(values[1:])])

@@ -1,0 +1,48 @@
+"""The arms of an ablation, one row each, with intervals and the published figures beside."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pekit.figures.base import BLUE, ORANGE, KitFigure, check_columns, plain
+
+_SHOWN = ("F1", "AUROC")
+
+
+def ablation_forest(arms: pd.DataFrame, theirs: pd.DataFrame | None = None) -> Figure:
+    """F1 and AUROC of each arm with 95 % intervals, a panel a level.
+
+    Args:
+        arms: rows of one table and protocol of `pekit.ablation.ablation`.
+        theirs: published values of the same rows (row, metric, value), drawn as crosses: they were
+            measured on other studies.
+    """
+    check_columns(arms, ("level", "row", "metric", "value", "low", "high"))
+    levels, rows = list(arms["level"].unique()), list(arms["row"].unique())
+    figure = KitFigure(
+        figsize=(3.4 * len(_SHOWN) + 1.2, (0.36 * len(rows) + 0.8) * len(levels) + 0.7),
+        layout="constrained",
+    )
+    grid = figure.subplots(len(levels), len(_SHOWN), squeeze=False, sharey=True, sharex="col")
+    for axes, level in zip(grid, levels, strict=True):
+        for ax, metric in zip(axes, _SHOWN, strict=True):
+            of_level = arms[(arms["level"] == level) & (arms["metric"] == metric)]
+            values = of_level.set_index("row").reindex(rows)
+            y = range(len(rows))
+            errors = [values["value"] - values["low"], values["high"] - values["value"]]
+            ax.errorbar(
+                values["value"], y, xerr=errors, fmt="o", color=BLUE, capsize=3, label="ours"
+            )
+            if theirs is not None:
+                known = theirs[theirs["metric"] == metric].set_index("row")["value"].reindex(rows)
+                if known.notna().any():
+                    ax.plot(known, y, "x", color=ORANGE, label="published, other studies")
+            ax.set_title(f"{level}: {metric}" if level else metric, fontsize=10)
+            plain(ax)
+        axes[0].set_yticks(range(len(rows)), rows)
+    # Panels share the rows: the first is at the top, for all.
+    grid[0, 0].set_ylim(len(rows) - 0.5, -0.5)
+    for ax, metric in zip(grid[-1], _SHOWN, strict=True):
+        ax.set_xlabel(f"{metric} of studies, 95 % interval")
+    shown = grid[0, 0].get_legend_handles_labels()
+    figure.legend(*shown, fontsize=8, loc="outside lower center", ncols=2)
+    return figure
