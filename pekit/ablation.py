@@ -1,5 +1,8 @@
 """Tables of an ablation: arms trained with several seeds, judged on the same studies.
 
+15_tables calls `ablation` and writes what it was given (predictions.parquet, ablation.json) beside
+the tables that it got, so that whoever has the folder can compute them again.
+
 An arm's metric is the mean over its seeds. Its 95 % interval comes from studies and seeds drawn
 anew together, so it holds both how few studies there are and how far trainings differ. A step from
 one arm to the next is judged on the same studies and seeds: the difference of the means with such
@@ -9,23 +12,28 @@ their spread, it cannot vouch for it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from pekit.config import Settings
 from pekit.errors import UserError
 from pekit.paired import delong, mcnemar
 from pekit.protocols import PROTOCOLS, judge, plan
 from pekit.resampling import draws, percentiles
-from pekit.store import SLICE_LABEL
+from pekit.store import SLICE_LABEL, read_json, read_table, write_json, write_table
 from pekit.voting import probs_by_study, study_truth
 
 METRICS = ("sensitivity", "specificity", "PPV", "NPV", "F1", "AUROC")
 COLUMNS = ("stage", "level", "seed", "StudyInstanceUID", "z", "part", SLICE_LABEL)
+STEP_COLUMNS = (
+    "level", "table", "row", "against", "metric", "difference", "low", "high", "p_by_seed", "note",
+)  # fmt: skip
 
 
-class AblationSettings(BaseModel):
+class AblationSettings(Settings):
     """What an ablation's tables are made of.
 
     Attributes:
@@ -36,8 +44,6 @@ class AblationSettings(BaseModel):
         n_boot: resamples.
         seed: of the resampling.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tables: dict[str, dict[str, str]]
     choose_on: str = "validation"
@@ -133,7 +139,27 @@ def ablation(predictions: pd.DataFrame, settings: AblationSettings) -> dict[str,
                 pair = [judged[rows[name], "honest"] for name in (before, row)]
                 key = {"level": level, "table": table, "row": row, "against": before}
                 steps += [key | m for m in _step_rows(*pair, settings)]
-    return {"arms": pd.DataFrame(arms), "steps": pd.DataFrame(steps)}
+    return {"arms": pd.DataFrame(arms), "steps": pd.DataFrame(steps, columns=STEP_COLUMNS)}
+
+
+def write_inputs(folder: Path, predictions: pd.DataFrame, settings: AblationSettings) -> None:
+    """Write what `ablation` was given, so that `read_inputs` gives the same again."""
+    write_table(Path(folder) / "predictions.parquet", predictions)
+    write_json(Path(folder) / "ablation.json", settings.model_dump())
+
+
+def read_inputs(folder: Path) -> tuple[pd.DataFrame, AblationSettings]:
+    """What `ablation` was given, out of the folder of its stage.
+
+    Raises:
+        UserError: a file missing, unreadable, or of another version.
+    """
+    predictions = read_table(Path(folder) / "predictions.parquet", COLUMNS)
+    path = Path(folder) / "ablation.json"
+    try:
+        return predictions, AblationSettings(**read_json(path))
+    except (UserError, TypeError) as error:
+        raise UserError(f"{path}: {error}; run 15_tables again") from None
 
 
 def _runs(predictions: pd.DataFrame, source: str, where: str) -> tuple[pd.DataFrame, str]:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pekit.ablation import METRICS, AblationSettings, ablation
+from pekit.ablation import METRICS, AblationSettings, ablation, read_inputs, write_inputs
 from pekit.errors import UserError
 from pekit.figures import ablation_forest
 from pekit.metrics import study_metrics
@@ -130,3 +130,13 @@ def test_runs_that_cannot_be_compared_are_told(predictions, change, named):
     else:
         with pytest.raises(UserError, match=named):
             ablation(change(predictions), settings)
+
+
+def test_the_folder_gives_the_same_tables_again(predictions, tables, tmp_path):
+    write_inputs(tmp_path, predictions, SETTINGS)
+    again = ablation(*read_inputs(tmp_path))
+    for name, table in tables.items():
+        pd.testing.assert_frame_equal(again[name], table)
+    (tmp_path / "ablation.json").write_text('{"table": {}}')
+    with pytest.raises(UserError, match=r"ablation.json.*no setting 'table'"):
+        read_inputs(tmp_path)
