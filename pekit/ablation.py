@@ -1,6 +1,6 @@
 """Tables of an ablation: arms trained with several seeds, judged on the same studies.
 
-15_tables calls `ablation` and writes what it was given (predictions.parquet, ablation.json) beside
+14_tables calls `ablation` and writes what it was given (predictions.parquet, ablation.json) beside
 the tables that it got, so that whoever has the folder can compute them again.
 
 An arm's metric is the mean over its seeds. Its 95 % interval comes from studies and seeds drawn
@@ -159,7 +159,7 @@ def read_inputs(folder: Path) -> tuple[pd.DataFrame, AblationSettings]:
     try:
         return predictions, AblationSettings(**read_json(path))
     except (UserError, TypeError) as error:
-        raise UserError(f"{path}: {error}; run 15_tables again") from None
+        raise UserError(f"{path}: {error}; run 14_tables again") from None
 
 
 def _runs(predictions: pd.DataFrame, source: str, where: str) -> tuple[pd.DataFrame, str]:
