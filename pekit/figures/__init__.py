@@ -5,6 +5,7 @@ gives its bytes for a file or a page. There is no pyplot, so nothing is kept ope
 needed. Images are shown as radiologists hold them: the patient's right on the left, front up.
 """
 
+from pekit.figures.anatomy import crop_gain
 from pekit.figures.audit import audit_overview
 from pekit.figures.base import (
     BLUE,
@@ -54,6 +55,7 @@ __all__ = [
     "audit_overview",
     "confusion_tables",
     "coronal",
+    "crop_gain",
     "landmark_errors",
     "landmark_presence",
     "loss_curves",
