@@ -30,9 +30,9 @@ from pekit.figures.charts import (
     landmark_presence,
     loss_curves,
     roc_curves,
-    slice_curves,
     volume_ratio_histogram,
 )
+from pekit.figures.curves import slice_curves, study_case
 from pekit.figures.images import PE_WINDOW, attribution_overlay, coronal, slice_grid
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     "roc_curves",
     "slice_curves",
     "slice_grid",
+    "study_case",
     "to_png",
     "volume_ratio_histogram",
 ]

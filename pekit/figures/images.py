@@ -167,7 +167,7 @@ def attribution_overlay(
         ax.set_title(title, fontsize=9)
     for row, (name, maps) in enumerate(rows.items(), start=1):
         for ax, plane in zip(axes[row * n :], maps, strict=False):
-            heat = _draw_heat(ax, plane)
+            heat = draw_heat(ax, plane)
         axes[row * n].set_ylabel(name.replace("hop", "hop ") if len(rows) > 1 else "")
     mark_sides(axes[0])
     figure.colorbar(
@@ -184,7 +184,7 @@ def attribution_overlay(
     return figure
 
 
-def _draw_heat(ax: Axes, plane: np.ndarray) -> AxesImage:
+def draw_heat(ax: Axes, plane: np.ndarray) -> AxesImage:
     """Attribution `(Y, X)` of any scale and sign over a slice; the weak is transparent."""
     magnitude = np.abs(plane).astype(np.float64)
     peak = np.quantile(magnitude, 0.999) or magnitude.max() or 1.0

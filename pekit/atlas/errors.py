@@ -30,8 +30,8 @@ EXAM_FLAGS = {
     "acute_and_chronic_pe": "acute and chronic",
 }
 COLUMNS = (
-    "StudyInstanceUID", "kind", "group", "score", "confidence", "slices with PE", "location",
-    "flags", "audit",
+    "StudyInstanceUID", "kind", "group", "score", "confidence", "slices with PE",
+    "of them cropped away", "location", "flags", "audit",
 )  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def study_errors(
 
     Args:
         predictions: a row a slice: StudyInstanceUID, z, pe_present_on_image, the hop's column.
-        studies: the store's: exam labels, and the audit's notes in `reasons`.
+        studies: the store's: crop box, exam labels, and the audit's notes in `reasons`.
         hop: the column to judge.
         vote: mu and delta.
 
@@ -60,7 +60,12 @@ def study_errors(
     about = studies.set_index("StudyInstanceUID")
     if unknown := sorted(set(truth.index) - set(about.index)):
         raise UserError(f"study {unknown[0]} is predicted but not in the store: of another cohort?")
-    positives = predictions.groupby("StudyInstanceUID")[SLICE_LABEL].sum()
+    positive = predictions[predictions[SLICE_LABEL] == 1].join(
+        about, "StudyInstanceUID", rsuffix="_"
+    )
+    inside = positive["z"].between(positive["box_z0"], positive["box_z1"] - 1)
+    positives = positive.groupby("StudyInstanceUID").size()
+    lost = positive[~inside].groupby("StudyInstanceUID").size()
     rows = []
     for study in truth.index[called != truth]:
         flags = _words(about.loc[study], QUALITY_FLAGS)
@@ -73,7 +78,8 @@ def study_errors(
                 "group": flags or ("no flag" if wrongly_called else location or "no location"),
                 "score": float(scores[study]),
                 "confidence": abs(_log_odds(scores[study]) - _log_odds(vote.delta)),
-                "slices with PE": int(positives[study]),
+                "slices with PE": int(positives.get(study, 0)),
+                "of them cropped away": int(lost.get(study, 0)),
                 "location": location,
                 "flags": ", ".join(filter(None, (flags, _words(about.loc[study], EXAM_FLAGS)))),
                 "audit": about.loc[study].get("reasons") or "",
@@ -120,6 +126,8 @@ def facts(error: pd.Series) -> str:
     parts = [f"{error['kind']}, score {error['score']:.3f}"]
     if error["kind"] == FALSE_NEGATIVE:
         parts.append(f"{error['slices with PE']} slices with PE")
+        if error["of them cropped away"]:
+            parts.append(f"{error['of them cropped away']} of them cropped away")
     parts += [f"PE {error['location']}"] if error["location"] else []
     parts += [error["flags"]] if error["flags"] else ["no flags"]
     parts += [f"audit: {error['audit']}"] if error["audit"] else []
