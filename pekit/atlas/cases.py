@@ -89,9 +89,9 @@ class Case:
             self.view.caption,
         )
 
-    def viewer(self, side: int | None = None, height: int = 700) -> Viewer:
-        """The slice viewer, as `slice_viewer` makes it."""
-        return slice_viewer(self.view, side, height=height)
+    def viewer(self, **how: int) -> Viewer:
+        """The slice viewer; `how` as `slice_viewer` takes it: side, quality, height."""
+        return slice_viewer(self.view, **how)
 
 
 @dataclass(frozen=True)

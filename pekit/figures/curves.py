@@ -97,7 +97,7 @@ def study_case(
         "slice z (feet to head)" + (f"; above: {caption}" if with_images and caption else "")
     )
     curve.set_ylabel("probability of PE")
-    _add_legend(figure, rows, dict(votes))
+    _add_legend(figure, rows, dict(votes), clots=with_images and clot is not None)
     return figure
 
 
@@ -166,7 +166,9 @@ def _draw_curves(ax: Axes, rows: pd.DataFrame, votes: Mapping[str, Vote | None])
     plain(ax)
 
 
-def _add_legend(figure: Figure, rows: pd.DataFrame, votes: Mapping[str, Vote | None]) -> None:
+def _add_legend(
+    figure: Figure, rows: pd.DataFrame, votes: Mapping[str, Vote | None], clots: bool = False
+) -> None:
     handles = [
         Line2D([], [], color=HOP_COLOURS[i % len(HOP_COLOURS)], label=hop)
         for i, hop in enumerate(votes)
@@ -175,4 +177,7 @@ def _add_legend(figure: Figure, rows: pd.DataFrame, votes: Mapping[str, Vote | N
         handles.append(Patch(color=TRUTH, alpha=0.25, lw=0, label="slices with PE (truth)"))
     if any(v is not None for v in votes.values()):
         handles.append(Line2D([], [], color="grey", ls="--", lw=0.8, label="delta of the vote"))
+    if clots:
+        handles.append(Line2D([], [], color=CLOT, lw=1, label="clot"))
+        handles.append(Line2D([], [], color=SKY, lw=1, label="clot, over attribution"))
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
