@@ -20,6 +20,7 @@ from data_prep.errors import SegmentationError
 from data_prep.hull import apply_crop, hull_and_box, volume_ratio
 from data_prep.landmarks import from_masks, landmark_table, to_voxels
 from data_prep.layout import SERIES, SOP, STUDY, StudyTask
+from data_prep.masks import Masks
 from data_prep.volume import Volume
 from pekit.config import Settings
 from pekit.store import BOX_COLUMNS, EXAM_LABELS, SLICE_LABEL, UIDS, Store, public_uid
@@ -64,18 +65,27 @@ class Prepared:
     problem: str = ""
 
 
+def segment_volume(volume: Volume, settings: PrepareSettings, study: str = "") -> Masks:
+    """Masks of one volume by the settings' method.
+
+    Raises:
+        SegmentationError: no masks.
+    """
+    options = dict(settings.segmenter_options)
+    if settings.masks_folder:
+        options |= {"folder": Path(settings.masks_folder) / study, "origin_mm": volume.origin_mm}
+    return segment(volume.hu, volume.spacing_mm, settings.segmenter, **options)
+
+
 def prepare_volume(volume: Volume, settings: PrepareSettings, study: str = "") -> Prepared:
     """Masks, hull, crop and mask landmarks of one volume.
 
     Raises:
         SegmentationError: no masks, and `on_failure` is `exclude`.
     """
-    options = dict(settings.segmenter_options)
-    if settings.masks_folder:
-        options |= {"folder": Path(settings.masks_folder) / study, "origin_mm": volume.origin_mm}
     whole = np.array([(0, n) for n in volume.hu.shape])
     try:
-        masks = segment(volume.hu, volume.spacing_mm, settings.segmenter, **options)
+        masks = segment_volume(volume, settings, study)
     except SegmentationError as error:
         if settings.on_failure == "exclude":
             raise

@@ -135,8 +135,11 @@ class HopNet(nn.Module):
         """`(B, depth, H, W)` HU -> logits `(B, K, 2)`."""
         return self.hop_logits(self.windows(stack_hu, contrast))
 
-    def hop_logits(self, images: Tensor) -> Tensor:
-        """Windowed images `(B, 3 * depth, H, W)` in [0, 1] -> logits `(B, K, 2)`; equation 7."""
+    def hop_logits(self, images: Tensor, hops: int | None = None) -> Tensor:
+        """Windowed images `(B, 3 * depth, H, W)` in [0, 1] -> logits `(B, K, 2)`; equation 7.
+
+        `hops` computes only so many first ones.
+        """
         encoders, aggregators = list(self.encoders), list(self.aggregators)
         first = images
         if self.passes > 1:
@@ -144,7 +147,8 @@ class HopNet(nn.Module):
             first = torch.cat([images, torch.zeros_like(images)], dim=1)
         logits, features = encoders[0](first)
         results = [logits]
-        for aggregator, encoder in zip(aggregators, encoders[1:], strict=True):
+        later = list(zip(aggregators, encoders[1:], strict=True))
+        for aggregator, encoder in later[: None if hops is None else hops - 1]:
             context = aggregator(features, images.shape[-2:])
             logits, features = encoder(torch.cat([images, context], dim=1))
             results.append(logits)

@@ -1,4 +1,5 @@
-"""One self-contained HTML page: text, notes, figures and tables, with no request to any host.
+"""One self-contained HTML page: text, notes, figures, tables and slice viewers, with no request to
+any host.
 
 write_page(
     Path("report.html"),
@@ -20,6 +21,7 @@ import pandas as pd
 from jinja2 import Environment
 
 from pekit.store import atomic
+from pekit.viewer.frame import Viewer, script_source
 
 
 class Figure(Protocol):
@@ -36,15 +38,19 @@ class Picture:
     caption: str
 
 
+Item = str | Picture | pd.DataFrame | Viewer
+
+
 @dataclass(frozen=True)
 class Section:
-    """A heading and, below it, texts, pictures and tables in their order."""
+    """A heading and, below it, texts, pictures, tables and slice viewers in their order."""
 
     heading: str
-    items: Sequence[str | Picture | pd.DataFrame]
+    items: Sequence[Item]
 
 
-# The policy has browsers refuse whatever would leave the page, should it ever slip in.
+# The policy has browsers refuse whatever would leave the page, should it ever slip in, and every
+# script but the viewer's where there is one.
 TEMPLATE = """\
 <!DOCTYPE html>
 <html lang="en">
@@ -52,7 +58,7 @@ TEMPLATE = """\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'{{ scripts | safe }}">
 <link rel="icon" href="data:,">
 <title>{{ title }}</title>
 <style>
@@ -87,6 +93,7 @@ th:first-child, td:first-child { text-align: left; padding-left: 0; }
 <img src="data:image/png;base64,{{ item.png }}" alt="{{ item.caption }}">
 <figcaption>{{ item.caption }}</figcaption>
 </figure>
+{% elif kind == "viewer" %}<figure>{{ item | safe }}</figure>
 {% else %}<div class="table"><table>
 <thead><tr>{% for name in item.columns %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
@@ -111,7 +118,11 @@ def render_page(
     ]
     environment = Environment(autoescape=True, trim_blocks=True)
     template = environment.from_string(TEMPLATE)
-    return template.render(title=title, lead=lead, notes=list(notes), sections=filled)
+    viewers = any(isinstance(item, Viewer) for section in sections for item in section.items)
+    scripts = f"; script-src {script_source()}" if viewers else ""
+    return template.render(
+        title=title, lead=lead, notes=list(notes), sections=filled, scripts=scripts
+    )
 
 
 def write_page(
@@ -128,7 +139,7 @@ def write_page(
     return path
 
 
-def _prepare(item: str | Picture | pd.DataFrame) -> tuple[str, object]:
+def _prepare(item: Item) -> tuple[str, object]:
     """An item as its kind and what the template shows of it."""
     if isinstance(item, str):
         return "text", item
@@ -140,7 +151,11 @@ def _prepare(item: str | Picture | pd.DataFrame) -> tuple[str, object]:
     if isinstance(item, pd.DataFrame):
         rows = [[_cell(value) for value in row] for row in item.itertuples(index=False)]
         return "table", {"columns": list(item.columns), "rows": rows}
-    raise TypeError(f"a section holds texts, Pictures and DataFrames, not {type(item).__name__}")
+    if isinstance(item, Viewer):
+        return "viewer", item.frame()
+    raise TypeError(
+        f"a section holds texts, Pictures, DataFrames and Viewers, not {type(item).__name__}"
+    )
 
 
 def _cell(value: object) -> str:

@@ -28,5 +28,7 @@ def browser(width: int) -> Iterator[tuple]:
         tab = chromium.new_page(viewport={"width": width, "height": 900})
         asked: list[str] = []
         tab.on("request", lambda request: asked.append(request.url))
-        yield tab, asked
-        chromium.close()
+        try:
+            yield tab, asked
+        finally:  # else a test that fails here waits for minutes
+            chromium.close()

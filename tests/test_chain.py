@@ -32,7 +32,7 @@ BATCH = ("batch", ROOT / "tests" / "chain.yaml", "--snakemake=--max-threads 1")
 RUNS = ROOT / "runs" / "chain"
 STAGES = {
     "cohort", "audit", "prepare", "heads", "pretrain", "hop1", "hop1_control", "hop2", "predict",
-    "predict_control", "evaluate", "figures", "predict_study", "submission",
+    "predict_control", "evaluate", "figures", "predict_study", "submission", "viewer",
 }  # fmt: skip
 
 
@@ -144,8 +144,9 @@ def test_submission_lists_what_the_sample_lists(chain):
 def test_attributions_are_compared_with_true_clots(chain, predictions):
     metrics = json.loads((RUNS / "figures" / "metrics.json").read_text())
     focus = pd.read_csv(RUNS / "figures" / "tables" / "attribution_focus.csv")
-    assert len(focus) == metrics["explained_studies"]
+    assert len(focus) == 2 * metrics["explained_studies"]  # of each hop
     boxes = Store(RUNS / "prepare" / "store").studies.set_index("StudyInstanceUID")
+    assert focus.groupby("study")["hop"].apply(list).map(["hop1", "hop2"].__eq__).all()
     for study, inside, chance in focus[["study", "inside_clots", "chance"]].itertuples(index=False):
         of_study = predictions[predictions["StudyInstanceUID"] == study].set_index("z")
         box = boxes.loc[study]
@@ -153,6 +154,27 @@ def test_attributions_are_compared_with_true_clots(chain, predictions):
         clot = crop_truth(RUNS / "cohort", study, "clot", box)
         assert chance == pytest.approx(clot[max(row - 1, 0) : row + 2].any(axis=0).mean())
         assert 0 <= inside <= 1
+
+
+def test_every_error_is_in_the_report_with_slices_to_scroll(chain, predictions):
+    metrics = json.loads((RUNS / "figures" / "metrics.json").read_text())
+    errors = pd.read_csv(RUNS / "figures" / "tables" / "errors.csv")
+    votes = read_thresholds(RUNS / "evaluate" / "thresholds.json").votes
+    test = predictions[predictions["part"] == "test"]
+    called = study_verdicts(probs_by_study(test, "hop2"), votes["hop2"])
+    truth = study_truth(test)
+    assert set(errors["StudyInstanceUID"]) == set(truth.index[truth != called])
+    assert metrics["errors"] == len(errors) > 0
+    with browser(1280) as (tab, asked):
+        tab.goto((RUNS / "figures" / "report.html").as_uri(), wait_until="networkidle")
+        assert tab.locator("iframe").count() == len(errors)
+        first = tab.locator("iframe").first
+        first.scroll_into_view_if_needed()
+        inside = first.content_frame
+        inside.locator("#image[data-z]").wait_for()
+        inside.locator("main").press("Home")
+        assert inside.locator("#state").inner_text().startswith("slice 0 of")
+    assert [address for address in asked if not address.startswith(("file:", "data:"))] == []
 
 
 @pytest.mark.parametrize("page", ["figures/report.html", "predict_study/study.html"])

@@ -2,7 +2,8 @@
 
 That is: the notebook's cells (not its outputs, so that running it by hand in JupyterLab changes
 nothing), its parameters, the files of the local packages that it imports, directly or through
-others, and the same of the stages that it needs. File dates play no part.
+others, with what lies beside them for the browser, and the same of the stages that it needs. File
+dates play no part.
 """
 
 import hashlib
@@ -13,6 +14,8 @@ from typing import Any
 
 from batch.parameters import read_cells
 from pekit.modules import local_files
+
+SHIPPED = (".html", ".css", ".js")  # what a package's Python reads and hands on
 
 
 def fingerprint(
@@ -32,7 +35,10 @@ def fingerprint(
 
 
 def notebook_files(root: Path, notebook: Path) -> list[Path]:
-    """Files of the packages in `root` that a notebook imports, and that those import, sorted."""
+    """Files of the packages in `root` that a notebook imports, and that those import, sorted.
+
+    Beside Python files those of SHIPPED in the same folders.
+    """
     code = "\n".join(
         line
         for cell in read_cells(notebook)
@@ -40,4 +46,6 @@ def notebook_files(root: Path, notebook: Path) -> list[Path]:
         for line in cell["source"].splitlines()
         if not line.lstrip().startswith(("%", "!", "?"))
     )
-    return local_files(code, notebook, root)
+    files = local_files(code, notebook, root)
+    beside = {other for file in files for other in file.parent.iterdir()} - set(files)
+    return sorted([*files, *(other for other in beside if other.suffix in SHIPPED)])

@@ -6,6 +6,7 @@ needed. Images are shown as radiologists hold them: the patient's right on the l
 """
 
 from pekit.figures.ablation import ablation_forest
+from pekit.figures.anatomy import crop_gain
 from pekit.figures.audit import audit_overview
 from pekit.figures.base import (
     BLUE,
@@ -28,9 +29,9 @@ from pekit.figures.charts import (
     landmark_errors,
     landmark_presence,
     loss_curves,
-    slice_curves,
     volume_ratio_histogram,
 )
+from pekit.figures.curves import slice_curves, study_case
 from pekit.figures.images import PE_WINDOW, attribution_overlay, coronal, slice_grid
 from pekit.figures.scores import confusion_tables, forest, reliability_curves, roc_curves
 
@@ -55,6 +56,7 @@ __all__ = [
     "audit_overview",
     "confusion_tables",
     "coronal",
+    "crop_gain",
     "forest",
     "landmark_errors",
     "landmark_presence",
@@ -63,6 +65,7 @@ __all__ = [
     "roc_curves",
     "slice_curves",
     "slice_grid",
+    "study_case",
     "to_png",
     "volume_ratio_histogram",
 ]

@@ -1,31 +1,23 @@
 """Charts of training, of slice probabilities and their votes, of crops and of landmarks."""
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from pekit.errors import UserError
 from pekit.figures.base import (
     BLUE,
     GREEN,
-    HOP_COLOURS,
     ORANGE,
     RED,
     SKY,
-    TRUTH,
     KitFigure,
     check_columns,
-    grid_of_axes,
     plain,
 )
-from pekit.store import LANDMARKS, SLICE_LABEL
-from pekit.voting import Vote, vote_study
+from pekit.store import LANDMARKS
 
 
 def loss_curves(log: pd.DataFrame) -> Figure:
@@ -53,57 +45,6 @@ def loss_curves(log: pd.DataFrame) -> Figure:
     rate.set(ylabel="learning rate", xlabel="epoch", ylim=(0, None))
     loss.legend(frameon=False)
     plain(loss, rate)
-    return figure
-
-
-def slice_curves(
-    predictions: pd.DataFrame,
-    hops: Sequence[str] = ("hop1", "hop2"),
-    n: int = 4,
-    vote: Vote | Mapping[str, Vote] | None = None,
-) -> Figure:
-    """Slice probabilities of each hop along the patient, the truth shaded (figure 7).
-
-    Args:
-        predictions: a row a slice: StudyInstanceUID, z, a column for each hop, and
-            pe_present_on_image where known (-1 where not).
-        hops: columns to draw.
-        n: studies to draw: the first ones of the table.
-        vote: one for all hops or one a hop; its delta is drawn dashed, its verdict is named.
-
-    Raises:
-        UserError: a column missing, or no rows.
-    """
-    check_columns(predictions, ("StudyInstanceUID", "z", *hops))
-    studies = predictions.StudyInstanceUID.unique()[:n]
-    figure, axes = grid_of_axes(
-        len(studies), columns=2, width=4.6, height=2.1, sharex=False, layout="constrained"
-    )
-    colours = {hop: HOP_COLOURS[i % len(HOP_COLOURS)] for i, hop in enumerate(hops)}
-    votes = vote if isinstance(vote, Mapping) else dict.fromkeys(hops, vote)
-    for ax, study in zip(axes, studies, strict=True):
-        rows = predictions[predictions.StudyInstanceUID == study].sort_values("z")
-        title = str(study)
-        if SLICE_LABEL in rows and rows[SLICE_LABEL].isin((0, 1)).all():
-            ax.fill_between(rows.z, rows[SLICE_LABEL], step="mid", color=TRUTH, alpha=0.25, lw=0)
-            title += ": PE" if rows[SLICE_LABEL].any() else ": no PE"
-        for hop, colour in colours.items():
-            ax.plot(rows.z, rows[hop], color=colour, lw=1.4)
-            if votes.get(hop) is not None:
-                ax.axhline(votes[hop].delta, color=colour, ls="--", lw=0.8)
-                positive = vote_study(rows[hop].to_numpy(), votes[hop])
-                title += f", {hop} {'positive' if positive else 'negative'}"
-        ax.set_title(title, fontsize=9, loc="left")
-        ax.set(ylim=(-0.02, 1.02), xlim=(rows.z.min() - 0.5, rows.z.max() + 0.5))
-    handles = [Line2D([], [], color=colour, label=hop) for hop, colour in colours.items()]
-    if SLICE_LABEL in predictions:
-        handles.append(Patch(color=TRUTH, alpha=0.25, lw=0, label="slices with PE (truth)"))
-    if any(v is not None for v in votes.values()):
-        handles.append(Line2D([], [], color="grey", ls="--", lw=0.8, label="delta of the vote"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
-    figure.supxlabel("slice z (feet to head)", fontsize=9)
-    figure.supylabel("probability of PE", fontsize=9)
-    plain(*axes)
     return figure
 
 

@@ -3,12 +3,13 @@
 Images are shown as radiologists hold them: the patient's right on the left, front up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
 from pekit.errors import UserError
@@ -130,9 +131,10 @@ def coronal(
 
 def attribution_overlay(
     slice_hu: np.ndarray,
-    attribution: np.ndarray,
+    attribution: np.ndarray | Mapping[str, np.ndarray],
     titles: Sequence[str],
     clot: np.ndarray | None = None,
+    caption: str = "",
 ) -> Figure:
     """Slices in the PE window above, and what the model used of them below (figures 8 and 9).
 
@@ -141,41 +143,53 @@ def attribution_overlay(
 
     Args:
         slice_hu: `(N, Y, X)` HU.
-        attribution: `(N, Y, X)`, of any scale and sign.
+        attribution: `(N, Y, X)`, of any scale and sign; or several, a row each, by hop.
         titles: N, one a slice.
         clot: `(N, Y, X)` bool, drawn as a contour.
+        caption: what the attribution is, and from which baseline.
 
     Raises:
         UserError: arrays of different shapes, or another number of titles.
     """
-    _check_shapes(slice_hu, 3, attribution=attribution, clot=clot)
+    rows = attribution if isinstance(attribution, Mapping) else {"attribution": attribution}
+    _check_shapes(slice_hu, 3, clot=clot, **rows)
     if len(titles) != len(slice_hu):
         raise UserError(f"{len(titles)} titles for {len(slice_hu)} slices: give one a slice")
-    n, (rows, columns) = len(slice_hu), slice_hu.shape[1:]
-    figure, axes = grid_of_axes(2 * n, columns=n, width=2.8, height=2.8 * rows / columns + 0.2)
-    for i in range(n):
-        magnitude = np.abs(attribution[i]).astype(np.float64)
-        peak = np.quantile(magnitude, 0.999) or magnitude.max() or 1.0
-        share = np.clip(magnitude / peak, 0, 1)
-        for ax in (axes[i], axes[n + i]):
-            draw_image(ax, slice_hu[i], (1, 1), PE_WINDOW)
-            if clot is not None:
-                draw_contour(ax, clot[i], (1, 1), CLOT if ax is axes[i] else SKY)
-        heat = axes[n + i].imshow(share, cmap="inferno", alpha=0.85 * share**0.6, vmin=0, vmax=1)
-        axes[i].set_title(titles[i], fontsize=9)
+    n, aspect = len(slice_hu), slice_hu.shape[1] / slice_hu.shape[2]
+    figure, axes = grid_of_axes(
+        (1 + len(rows)) * n, columns=n, width=2.8, height=2.8 * aspect + 0.2
+    )
+    for k, ax in enumerate(axes):
+        draw_image(ax, slice_hu[k % n], (1, 1), PE_WINDOW)
+        if clot is not None:
+            draw_contour(ax, clot[k % n], (1, 1), CLOT if k < n else SKY)
+    for ax, title in zip(axes, titles, strict=False):
+        ax.set_title(title, fontsize=9)
+    for row, (name, maps) in enumerate(rows.items(), start=1):
+        for ax, plane in zip(axes[row * n :], maps, strict=False):
+            heat = draw_heat(ax, plane)
+        axes[row * n].set_ylabel(name.replace("hop", "hop ") if len(rows) > 1 else "")
     mark_sides(axes[0])
     figure.colorbar(
         heat, ax=list(axes[n:]), label="attribution (share of the slice's peak)", shrink=0.9
     )
-    figure.supxlabel("x (voxels of the crop)", fontsize=9)
+    figure.supxlabel("x (voxels of the crop)" + (f"\n{caption}" if caption else ""), fontsize=9)
     figure.supylabel("y (voxels of the crop)", fontsize=9)
     if clot is not None:
         handles = [
             Line2D([], [], color=colour, label=f"clot ({row})")
-            for colour, row in ((CLOT, "top"), (SKY, "bottom"))
+            for colour, row in ((CLOT, "top"), (SKY, "below"))
         ]
         figure.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False)
     return figure
+
+
+def draw_heat(ax: Axes, plane: np.ndarray) -> AxesImage:
+    """Attribution `(Y, X)` of any scale and sign over a slice; the weak is transparent."""
+    magnitude = np.abs(plane).astype(np.float64)
+    peak = np.quantile(magnitude, 0.999) or magnitude.max() or 1.0
+    share = np.clip(magnitude / peak, 0, 1)
+    return ax.imshow(share, cmap="inferno", alpha=0.85 * share**0.6, vmin=0, vmax=1)
 
 
 def _number_landmarks(ax: Axes, key: Axes, points: pd.DataFrame, plane: Sequence[float]) -> None:
