@@ -90,6 +90,7 @@ class Run:
             "git": git_state(),
             "packages": package_versions(),
             "wandb": {"mode": self._wandb.mode, "id": self._wandb.id},
+            "charts": [],
             "artifacts": {"made": [], "used": []},
         }
         self._saved: dict[str, list[Path]] = {"figures": [], "tables": []}
@@ -104,12 +105,20 @@ class Run:
         self._wandb.row({"step": int(step), **row})
 
     def figure(self, name: str, figure: Figure) -> Path:
-        """Save a matplotlib figure as figures/<name>.png and log it."""
+        """Save a matplotlib figure as figures/<name>.png and log it.
+
+        manifest.json lists which figures are charts: only those leave the machine where images of
+        patients must not.
+        """
+        from pekit.figures.content import is_chart
+
         path = self.folder / "figures" / f"{_checked(name)}.png"
         with atomic(path) as beside:
             figure.savefig(beside, format="png", bbox_inches="tight", dpi=110)
         self._wandb.image(f"figures/{name}", path)
         self._saved["figures"].append(path)
+        charts = set(self._manifest["charts"]) - {name}
+        self._manifest["charts"] = sorted(charts | ({name} if is_chart(figure) else set()))
         return path
 
     def table(self, name: str, table: pd.DataFrame) -> Path:
