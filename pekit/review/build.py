@@ -93,7 +93,7 @@ def _fill(bundle: Path, folder: Path, stages: Mapping[str, str], images: bool) -
         {
             "version": VERSION,
             "experiment": folder.name,
-            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "made": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
             "commit": git_state()["commit"],
             "images": images,
             "left_out": left_out,

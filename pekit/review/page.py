@@ -28,7 +28,9 @@ def render_index(bundle: Path) -> str:
     """The page of a bundle that has all its other files."""
     card, files = read_card(bundle), files_of(bundle)
     stages = [_stage(bundle, name, about, files) for name, about in card["stages"].items()]
-    tables = [name for name in files if name.endswith(".csv") and "/tables/" in name]
+    # The last stages, which hold the results, come first.
+    places = [f"{STAGES}/{name}/tables/" for name in reversed(card["stages"])]
+    tables = [n for place in places for n in files if n.startswith(place) and n.endswith(".csv")]
     results = [f"{STAGES}/{name}/table.csv" for name in card["stages"]]
     packages: dict[str, str] = {}
     for name in card["stages"]:
@@ -102,8 +104,8 @@ def _facts(bundle: Path, card: dict[str, Any]) -> dict[str, str]:
         "Seeds": ", ".join(map(str, seeds)) or "none",
         "Split (SHA-256)": card["split_sha256"] or "none",
         "Stages": f"{len(manifests)} finished, {_duration(seconds)} in all",
-        "Run from": started,
-        "Bundle made": f"{card['made']}, kit at {(card['commit'] or 'unknown')[:10]}",
+        "Run from": started.replace("T", " ").replace("+00:00", " UTC"),
+        "Bundle made": f"{card['made']}, by the kit at {(card['commit'] or 'unknown')[:10]}",
         "Images of patients": "included" if card["images"] else "left out",
     }
 
@@ -139,7 +141,7 @@ def _table(bundle: Path, name: str) -> dict[str, Any]:
     title = f"{stage}: {path.stem}"
     beside = path.with_suffix(".txt")
     if rest == "table.csv" and beside.exists():
-        title = f"{stage}: " + beside.read_text(encoding="utf-8").split("\n")[0]
+        title = beside.read_text(encoding="utf-8").split("\n")[0]
     numbers = [c for c in table if pd.api.types.is_numeric_dtype(table[c])]
     rows = table.head(ROWS).astype(object).where(table.head(ROWS).notna(), None)
     return {
