@@ -6,12 +6,13 @@ have one score each, every delta is a cut in their order, and one sort a mu trie
 (equation 2).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from pekit.criteria import Criterion, Cuts, named_criterion
 from pekit.errors import UserError
 from pekit.store import SLICE_LABEL
 
@@ -36,24 +37,6 @@ class Vote:
             raise UserError(f"mu={self.mu}: the vote needs a whole number of slices, at least 1")
         if not 0 <= self.delta <= 1:
             raise UserError(f"delta={self.delta}: the vote needs a probability in [0,1]")
-
-
-@dataclass(frozen=True)
-class _Cuts:
-    """Counts of each cut, and the studies' totals of each class."""
-
-    tp: np.ndarray
-    fp: np.ndarray
-    positives: int
-    negatives: int
-
-
-# Each value is one division of whole numbers, so that equal values are equal as floats: ties are
-# ties, and the rule for them holds.
-CRITERIA: dict[str, Callable[[_Cuts], np.ndarray]] = {
-    "f1": lambda c: 2 * c.tp / (c.tp + c.fp + c.positives),
-    "youden": lambda c: (c.tp * c.negatives - c.fp * c.positives) / (c.positives * c.negatives),
-}
 
 
 def probs_by_study(predictions: pd.DataFrame, hop: str) -> dict[str, np.ndarray]:
@@ -136,6 +119,7 @@ def best_vote(
     truth: Mapping[str, bool] | pd.Series,
     criterion: str = "f1",
     max_mu: int | None = None,
+    at: float | None = None,
 ) -> Vote:
     """Equation 2: the vote that maximises a criterion over the studies, found exactly.
 
@@ -147,15 +131,16 @@ def best_vote(
     Args:
         probs: slice probabilities `(Z,)` of each study.
         truth: whether each study has PE, for the same studies in any order.
-        criterion: "f1" (the paper's) or "youden" (sensitivity + specificity - 1).
+        criterion: a name of `pekit.criteria`: "f1" (the paper's), "youden" (sensitivity +
+            specificity - 1), "sensitivity_at_specificity" or "specificity_at_sensitivity".
         max_mu: largest mu to try; the longest study's number of slices by default.
+        at: the specificity or sensitivity that the last two must keep on these studies.
 
     Raises:
         UserError: no studies, a bad probability (study named), other studies in `truth`, one
-            class only, or an unknown criterion.
+            class only, a criterion that is unknown or lacks `at`, or one that no vote can keep.
     """
-    if criterion not in CRITERIA:
-        raise UserError(f"criterion {criterion!r} is unknown: choose {' or '.join(CRITERIA)}")
+    worth = named_criterion(criterion, at)
     values, lengths = _checked(probs)
     positive = _matching_truth(probs, truth)
     longest = int(lengths.max())
@@ -163,15 +148,17 @@ def best_vote(
 
     best = (-np.inf, 0.0, 0)
     for mu, scores in enumerate(_ranked(values, lengths, longest)[:depth], start=1):
-        value, delta = _best_cut(scores, positive, CRITERIA[criterion])
+        value, delta = _best_cut(scores, positive, worth)
         if value > best[0]:
             best = (value, delta, mu)
+    if best[2] == 0:
+        raise UserError(
+            f"no vote keeps {criterion} {at}: some studies with PE have no slice above 0; ask less"
+        )
     return Vote(mu=best[2], delta=best[1])
 
 
-def _best_cut(
-    scores: np.ndarray, positive: np.ndarray, criterion: Callable[[_Cuts], np.ndarray]
-) -> tuple[float, float]:
+def _best_cut(scores: np.ndarray, positive: np.ndarray, worth: Criterion) -> tuple[float, float]:
     """Best criterion and its delta for one score a study; cut k calls the k highest positive."""
     order = np.argsort(-scores)
     # Delta lies in [0,1]: the ends of the scale are the neighbours of the first and last cut.
@@ -179,8 +166,8 @@ def _best_cut(
     upper, lower = bounds[:-1], bounds[1:]
     gaps = upper - lower
     tp = np.concatenate([[0], np.cumsum(positive[order])])
-    cuts = _Cuts(tp, np.arange(len(tp)) - tp, int(tp[-1]), len(positive) - int(tp[-1]))
-    values = criterion(cuts)
+    cuts = Cuts(tp, np.arange(len(tp)) - tp, int(tp[-1]), len(positive) - int(tp[-1]))
+    values = worth(cuts)
     values[1:][gaps[1:] <= 0] = -np.inf  # equal scores cannot be told apart by a delta
     best = np.flatnonzero(values == values.max())
     k = best[np.argmax(gaps[best])]  # the first of equal gaps has the largest delta

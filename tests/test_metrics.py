@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pekit import metrics
+from pekit import resampling
 from pekit.errors import UserError
 from pekit.metrics import confusion, ranking_metrics, slice_metrics, study_metrics
+from pekit.published import published
 
 
 def studies_of(tp, fp, fn, tn):
@@ -35,16 +36,25 @@ def slices_of(n_studies, slices, seed=0, decimals=6):
 
 
 def test_the_papers_counts_give_its_printed_row():
+    """196, 24, 15, 601 are the paper's; by hand 196/211, 601/625, 196/220, 601/616, 392/431."""
     table = study_metrics(*studies_of(tp=196, fp=24, fn=15, tn=601))
-    # The paper rounds some of its figures and cuts others: 0.9616 is printed 0.961.
-    printed = {"sensitivity": 0.929, "specificity": 0.961, "PPV": 0.891, "NPV": 0.975, "F1": 0.910}
-    assert table.value.to_dict() == {
-        name: pytest.approx(value, abs=0.001) for name, value in printed.items()
+    exact = {
+        "sensitivity": 0.928910,
+        "specificity": 0.961600,
+        "PPV": 0.890909,
+        "NPV": 0.975649,
+        "F1": 0.909513,
     }
-    # By hand: 196/211, 601/625, 196/220, 601/616, 392/431.
-    assert table.value.tolist() == pytest.approx(
-        [0.928910, 0.961600, 0.890909, 0.975649, 0.909513], abs=1e-6
-    )
+    assert table.value.to_dict() == pytest.approx(exact, abs=1e-6)
+    rows = published("III").query("row == 'hop 2'")
+    printed = rows.set_index("metric")["value"]
+    # The paper rounds three of its five figures; it cuts specificity and NPV after three digits.
+    rounded, cut = table.value.round(3), np.floor(table.value * 1000) / 1000
+    for name in ("sensitivity", "PPV", "F1"):
+        assert rounded[name] == printed[name]
+    for name in ("specificity", "NPV"):
+        assert cut[name] == printed[name]
+        assert rounded[name] == pytest.approx(printed[name] + 0.001)
 
 
 def test_confusion_is_laid_out_as_in_scikit_learn():
@@ -70,6 +80,36 @@ def test_auroc_and_ap_by_hand():
     assert list(table.columns) == ["value", "low", "high", "note"]
 
 
+def test_q_weighted_auroc_by_hand():
+    # a: 1 of 2 images positive, q = 1/2; b: 1 of 4, q = 1/4; c without PE weighs nothing.
+    # Pairs (positive, negative), weight q_i q_j, right where the positive is higher:
+    # a's 0.8 above a's 0.5 (1/4) and b's 0.9 (no), 0.1, 0.2 (1/8 each): 1/4 + 2/8 of 1/4 + 3/8;
+    # b's 0.5 ties a's 0.5 (half of 1/8), below 0.9, above 0.1 and 0.2 (1/16 each), of 1/8 + 3/16.
+    table = pd.DataFrame(
+        {
+            "StudyInstanceUID": list("aabbbbcc"),
+            "pe_present_on_image": [1, 0, 1, 0, 0, 0, 0, 0],
+            "hop1": [0.8, 0.5, 0.5, 0.9, 0.1, 0.2, 0.99, 0.99],
+        }
+    )
+    found = slice_metrics(table, "hop1", n_boot=50)
+    assert found.index.tolist() == ["AUROC", "AP", "q-weighted AUROC"]
+    by_hand = (1 / 4 + 2 / 8 + 1 / 16 + 2 / 16) / (1 / 4 + 3 / 8 + 1 / 8 + 3 / 16)
+    assert found.loc["q-weighted AUROC", "value"] == pytest.approx(by_hand)
+    without_c = slice_metrics(table[table.StudyInstanceUID != "c"], "hop1", n_boot=50)
+    assert without_c.loc["q-weighted AUROC", "value"] == pytest.approx(by_hand)
+    assert without_c.loc["AUROC", "value"] > found.loc["AUROC", "value"]
+
+
+def test_q_weighted_auroc_is_undefined_where_positive_exams_have_no_negative_image():
+    table = pd.DataFrame(
+        {"StudyInstanceUID": list("aab"), "pe_present_on_image": [1, 1, 0], "hop1": [0.8, 0.5, 0.3]}
+    )
+    row = slice_metrics(table, "hop1", n_boot=50).loc["q-weighted AUROC"]
+    assert np.isnan(row.value)
+    assert row.note == "undefined: every slice of every study with PE shows it"
+
+
 def resampled_by_loop(table, n_boot, seed):
     """The definition: draw studies, put their slices together, score them with scikit-learn."""
     rng = np.random.default_rng(seed)
@@ -77,10 +117,14 @@ def resampled_by_loop(table, n_boot, seed):
     values = []
     for _ in range(n_boot):
         drawn = pd.concat([groups[i] for i in rng.integers(len(groups), size=len(groups))])
-        truth = drawn.pe_present_on_image
+        truth, q = drawn.pe_present_on_image, drawn.q
         if truth.nunique() == 2:
             values.append(
-                (roc_auc_score(truth, drawn.hop1), average_precision_score(truth, drawn.hop1))
+                (
+                    roc_auc_score(truth, drawn.hop1),
+                    average_precision_score(truth, drawn.hop1),
+                    roc_auc_score(truth, drawn.hop1, sample_weight=q),
+                )
             )
     return np.quantile(values, [0.025, 0.975], axis=0)
 
@@ -89,8 +133,9 @@ def resampled_by_loop(table, n_boot, seed):
 def test_intervals_equal_a_loop_over_resamples(decimals):
     table = slices_of(12, 20, decimals=decimals)
     # Group keys sort as s0, s1, s10, s11, s2 in both, so that the same draws are the same studies.
-    found = slice_metrics(table, "hop1", n_boot=200, seed=4)
-    low, high = resampled_by_loop(table, n_boot=200, seed=4)
+    found = slice_metrics(table, "hop1", n_boot=60, seed=4)
+    table["q"] = table.groupby("StudyInstanceUID").pe_present_on_image.transform("mean")
+    low, high = resampled_by_loop(table, n_boot=60, seed=4)
     assert found.low.tolist() == pytest.approx(low, abs=1e-9)
     assert found.high.tolist() == pytest.approx(high, abs=1e-9)
 
@@ -98,7 +143,7 @@ def test_intervals_equal_a_loop_over_resamples(decimals):
 def test_merged_bins_keep_the_interval(monkeypatch):
     table = slices_of(40, 100, seed=2)
     merged = slice_metrics(table, "hop1", seed=1)
-    monkeypatch.setattr(metrics, "BINS", 10**6)
+    monkeypatch.setattr(resampling, "BINS", 10**6)
     exact = slice_metrics(table, "hop1", seed=1)
     assert table.hop1.nunique() > 3000
     for column in ("low", "high"):

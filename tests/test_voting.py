@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pekit.criteria import CRITERIA, FREE
 from pekit.errors import UserError
 from pekit.voting import (
-    CRITERIA,
     Vote,
     best_vote,
     probs_by_study,
@@ -37,15 +37,25 @@ def random_cohort(rng, n_studies, slices, decimals=None):
     return probs, truth
 
 
+AT = dict.fromkeys(CRITERIA, 0.7) | dict.fromkeys(FREE)
+
+
 def criterion_of(probs, truth, vote, criterion):
     """The criterion counted by equation 1, one study at a time."""
     calls = {study: vote_study(values, vote) for study, values in probs.items()}
     tp = sum(calls[s] and truth[s] for s in probs)
     fp = sum(calls[s] and not truth[s] for s in probs)
     positives = sum(truth.values())
+    sensitivity, specificity = tp / positives, 1 - fp / (len(truth) - positives)
     if criterion == "f1":
         return 2 * tp / (tp + fp + positives)
-    return tp / positives - fp / (len(truth) - positives)
+    if criterion == "youden":
+        return sensitivity + specificity - 1
+    first, second = sensitivity, specificity
+    if criterion == "specificity_at_sensitivity":
+        first, second = specificity, sensitivity
+    # Of votes as good in the first the better in the second: worth less than any step of the first.
+    return first + second / 1000 if second >= AT[criterion] - 1e-12 else -1
 
 
 def brute_force(probs, truth, criterion):
@@ -114,9 +124,41 @@ def test_best_vote_equals_brute_force(criterion, decimals):
     rng = np.random.default_rng(11)
     for _ in range(25):
         probs, truth = random_cohort(rng, int(rng.integers(2, 14)), 8, decimals)
-        vote = best_vote(probs, truth, criterion)
+        vote = best_vote(probs, truth, criterion, at=AT[criterion])
         found = criterion_of(probs, truth, vote, criterion)
         assert found == pytest.approx(brute_force(probs, truth, criterion), abs=1e-12)
+
+
+def test_sensitivity_at_a_given_specificity_by_hand():
+    # Scores at mu=1, descending: + + - + - -; the two positives first, then one false alarm.
+    probs = {"a": [0.9], "b": [0.8], "c": [0.7], "d": [0.6], "e": [0.5], "f": [0.4]}
+    truth = {"a": 1, "b": 1, "c": 0, "d": 1, "e": 0, "f": 0}
+    at = {1.0: 0.75, 0.67: 0.75, 0.66: 0.55, 0.0: 0.55}  # 2 of 3 spared is below 0.67
+    for specificity, delta in at.items():
+        vote = best_vote(probs, truth, "sensitivity_at_specificity", at=specificity)
+        assert (vote.mu, vote.delta) == (1, pytest.approx(delta)), specificity
+    vote = best_vote(probs, truth, "specificity_at_sensitivity", at=2 / 3)
+    assert (vote.mu, vote.delta) == (1, pytest.approx(0.75))
+    vote = best_vote(probs, truth, "specificity_at_sensitivity", at=0.7)
+    assert (vote.mu, vote.delta) == (1, pytest.approx(0.55))
+
+
+def test_a_bound_that_is_a_decimal_is_met_exactly():
+    """19 of 20 is a specificity of 0.95, though 0.07 * 100 is more than 7 in floats."""
+    for spared, of in ((19, 20), (7, 100), (29, 100), (57, 100)):
+        scores = np.linspace(0.9, 0.1, of)  # the only positive lies behind the false alarms
+        probs = {f"n{i}": [p] for i, p in enumerate(scores)}
+        below = scores[of - spared - 1] - 0.001
+        probs["pos"] = [below]
+        truth = dict.fromkeys(probs, 0) | {"pos": 1}
+        vote = best_vote(probs, truth, "sensitivity_at_specificity", at=spared / of)
+        assert study_verdicts(probs, vote)["pos"], (spared, of)
+
+
+def test_a_sensitivity_that_cannot_be_kept_is_named():
+    probs = {"a": [0.9], "b": [0.0], "c": [0.5]}
+    with pytest.raises(UserError, match="no vote keeps specificity_at_sensitivity 1"):
+        best_vote(probs, {"a": 1, "b": 1, "c": 0}, "specificity_at_sensitivity", at=1.0)
 
 
 def test_order_of_studies_does_not_matter():
@@ -211,6 +253,11 @@ def test_bad_input_is_named(probs, truth, message):
 def test_bad_options_are_named():
     with pytest.raises(UserError, match=r"criterion 'F1'.*f1 or youden"):
         best_vote(PROBS, TRUTH, "F1")
+    for at in (None, -0.1, 1.1, float("nan")):
+        with pytest.raises(UserError, match="needs what must be kept"):
+            best_vote(PROBS, TRUTH, "sensitivity_at_specificity", at=at)
+    with pytest.raises(UserError, match=r"leave at=0\.9 out"):
+        best_vote(PROBS, TRUTH, "f1", at=0.9)
     with pytest.raises(UserError, match="mu=0"):
         best_vote(PROBS, TRUTH, max_mu=0)
     with pytest.raises(UserError, match="delta=nan"):
