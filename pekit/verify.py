@@ -9,14 +9,9 @@ Exit status 1 where anything differs, or where nothing could be recomputed.
 """
 
 import argparse
-import io
-import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-import pandas as pd
 
 from pekit.errors import UserError
 from pekit.provenance import git_state
@@ -31,35 +26,11 @@ from pekit.review.bundle import (
     stage_json,
 )
 from pekit.review.page import render_index, tables_shown
+from pekit.review.recompute import Check, table_checks
+from pekit.store import read_table
 
-# Another machine's libraries may round the last digits of a float otherwise.
-TOLERANCE = 1e-9
+SLICE = "SOPInstanceUID"
 SHOWN = 5  # of many problems of one kind
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at: `equal` is None where it could not be checked."""
-
-    name: str
-    equal: bool | None
-    text: str
-
-    def __str__(self) -> str:
-        word = {True: "equal", False: "FAILED", None: "not checked"}[self.equal]
-        return f"{word:11}  {self.name}: {self.text}"
-
-
-def _evaluation(folder: Path) -> Mapping[str, pd.DataFrame]:
-    from pekit.evaluation import evaluate, read_inputs
-
-    return evaluate(*read_inputs(folder)).tables
-
-
-# A stage whose folder holds the file is recomputed by the function, which reads the folder and
-# gives what tables/<name>.csv must hold.
-Recompute = Callable[[Path], Mapping[str, pd.DataFrame]]
-KINDS: dict[str, Recompute] = {"evaluation.json": _evaluation}
 
 
 def verify(bundle: Path) -> list[Check]:
@@ -72,8 +43,9 @@ def verify(bundle: Path) -> list[Check]:
     card = read_card(bundle)
     checks = [_files(bundle), *_split(bundle, card), *_inputs(bundle, card)]
     recomputed: set[str] = set()
-    for stage in card["stages"]:
-        for check in _tables(bundle, stage):
+    for stage, about in card["stages"].items():
+        checks += _predictions(bundle, stage, about)
+        for check in table_checks(bundle, stage):
             recomputed.add(check.name)
             checks.append(check)
     if not recomputed:
@@ -81,49 +53,6 @@ def verify(bundle: Path) -> list[Check]:
         checks.append(Check("tables", False, text))
     checks += [_index(bundle), *_not_checked(bundle, recomputed)]
     return checks
-
-
-def first_difference(shown: pd.DataFrame, recomputed: pd.DataFrame) -> str:
-    """Where two tables of texts differ first, in words; empty where they are equal.
-
-    Numbers are equal up to 1e-9 of their size.
-    """
-    if list(shown.columns) != list(recomputed.columns):
-        return f"its columns are {list(shown.columns)}, recomputed {list(recomputed.columns)}"
-    labels = [name for name in shown if not _is_number(shown[name].iloc[0] if len(shown) else "")]
-    for row, (ours, theirs) in enumerate(
-        zip(shown.itertuples(index=False), recomputed.itertuples(index=False), strict=False)
-    ):
-        for column, here, there in zip(shown.columns, ours, theirs, strict=True):
-            if not _same(here, there):
-                about = ", ".join(str(shown[name].iloc[row]) for name in labels[:3])
-                return (
-                    f"row {row + 1} ({about}), column {column}: "
-                    f"{here or 'nothing'} in the table, {there or 'nothing'} recomputed"
-                )
-    if len(shown) != len(recomputed):
-        return f"it has {len(shown)} rows, recomputed {len(recomputed)}"
-    return ""
-
-
-def _same(here: str, there: str) -> bool:
-    if here == there:
-        return True
-    if not (_is_number(here) and _is_number(there)):
-        return False
-    return math.isclose(float(here), float(there), rel_tol=TOLERANCE, abs_tol=1e-12)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _texts(csv: Path | io.StringIO) -> pd.DataFrame:
-    return pd.read_csv(csv, dtype=str, keep_default_na=False)
 
 
 def _files(bundle: Path) -> Check:
@@ -145,8 +74,9 @@ def _split(bundle: Path, card: Mapping) -> Iterator[Check]:
     for path in splits:
         name = path.relative_to(bundle).as_posix()
         digest = file_hash(path)
-        frozen = path.with_name("split.csv.sha256").read_text(encoding="utf-8").split()[0]
-        if digest != frozen:
+        beside = path.with_name("split.csv.sha256")
+        frozen = beside.read_text(encoding="utf-8").split() if beside.exists() else []
+        if frozen[:1] != [digest]:
             yield Check(name, False, "it is not the one that was frozen: its hash is another")
         elif others := [stage for stage, used in users.items() if used != digest]:
             yield Check(name, False, f"another one was used by {', '.join(others)}")
@@ -170,34 +100,34 @@ def _inputs(bundle: Path, card: Mapping) -> Iterator[Check]:
             yield Check(f"{stage}, input {name}", equal, text)
 
 
-def _tables(bundle: Path, stage: str) -> Iterator[Check]:
-    """Every table of a stage that can be recomputed, against its recomputed self."""
-    folder = bundle / STAGES / stage
-    for marker, recompute in KINDS.items():
-        if not (folder / marker).exists():
-            continue
-        try:
-            tables = recompute(folder)
-        except UserError as error:
-            yield Check(f"{STAGES}/{stage}", False, f"it cannot be recomputed: {error}")
-            continue
-        for name, table in tables.items():
-            path = folder / "tables" / f"{name}.csv"
-            label = path.relative_to(bundle).as_posix()
-            if not path.exists():
-                yield Check(label, False, "it is not in the bundle")
-                continue
-            computed = _texts(io.StringIO(table.to_csv(index=False)))
-            difference = first_difference(_texts(path), computed)
-            numbers = sum(_is_number(cell) for cell in computed.to_numpy().ravel())
-            text = difference or f"{numbers} numbers recomputed from the predictions"
-            yield Check(label, not difference, text)
+def _predictions(bundle: Path, stage: str, about: Mapping) -> Iterator[Check]:
+    """What a stage judged are the probabilities that the stages before it predicted."""
+    path = bundle / STAGES / stage / "predictions.parquet"
+    sources = [f for f in about["inputs"].values() if f.endswith("predictions.parquet")]
+    if not path.exists() or not sources:
+        return
+    judged = read_table(path)
+    if "model" not in judged:
+        return
+    columns = []
+    for table in (read_table(bundle / file, (SLICE,)) for file in sources):
+        table = table.drop_duplicates(SLICE).set_index(SLICE)
+        columns += [table[hop] for hop in table if hop.startswith("hop")]
+    for model, rows in judged.groupby("model", sort=False):
+        probs = rows.set_index(SLICE)["prob"]
+        found = any(probs.equals(column.reindex(probs.index)) for column in columns)
+        label = f"{path.relative_to(bundle).as_posix()}, {model}"
+        words = "the same as" if found else "not in"
+        yield Check(label, found, f"{len(probs)} probabilities, {words} {', '.join(sources)}")
 
 
 def _index(bundle: Path) -> Check:
+    if not (bundle / INDEX).exists():
+        return Check(INDEX, False, "it is not in the bundle")
     shown = tables_shown((bundle / INDEX).read_text(encoding="utf-8"))
     equal = bool(shown) and shown == tables_shown(render_index(bundle))
-    return Check(INDEX, equal, f"it shows {'' if equal else 'other numbers than '}the tables'")
+    words = "what" if equal else "something else than"
+    return Check(INDEX, equal, f"it shows {words} the tables hold")
 
 
 def _not_checked(bundle: Path, recomputed: set[str]) -> Iterator[Check]:

@@ -9,7 +9,6 @@ stages/<stage>/        notebook.html, params.json, metrics.json, manifest.json, 
 """
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -84,4 +83,4 @@ def check_sums(bundle: Path) -> list[str]:
 def stage_json(bundle: Path, stage: str, name: str) -> dict[str, Any]:
     """A stage's params, metrics or manifest; empty where the stage has none."""
     path = bundle / STAGES / stage / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
