@@ -8,6 +8,7 @@ better.
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.stats import norm, rankdata
 
 from pekit.resampling import CONFIDENCE, percentiles, resampled_f1
@@ -117,6 +118,16 @@ def f1_difference(
     value = _f1(truth, b) - _f1(truth, a)
     value, low, high, note = percentiles(value, resampled[~np.isnan(resampled)])
     return Difference(value, low, high, np.nan, note or "no test: the interval says it")
+
+
+def holm(p: pd.Series) -> pd.Series:
+    """p values of one family by Holm's correction; NaN, which is no test, stays NaN.
+
+    statsmodels' multipletests gives the same and collects all of the process's garbage each time.
+    """
+    ordered = p.dropna().sort_values()
+    steps = ordered * np.arange(len(ordered), 0, -1)
+    return steps.cummax().clip(upper=1.0).reindex(p.index)
 
 
 def _f1(truth: np.ndarray, verdict: np.ndarray) -> float:

@@ -6,9 +6,10 @@ import pytest
 from scipy.stats import binomtest, norm
 from sklearn.metrics import f1_score, roc_auc_score
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
+from statsmodels.stats.multitest import multipletests
 
 from pekit.errors import UserError
-from pekit.paired import delong, f1_difference, mcnemar
+from pekit.paired import delong, f1_difference, holm, mcnemar
 
 
 def cohort(seed, n=80, decimals=6):
@@ -132,6 +133,17 @@ def test_f1_difference_resamples_both_models_together():
     # Of the same verdicts every resample differs by 0: apart, they would differ.
     same = f1_difference(truth, a, a)
     assert (same.low, same.difference, same.high) == (0, 0, 0)
+
+
+def test_holm_equals_statsmodels_and_keeps_what_is_no_test():
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 5):
+        p = rng.random(n) ** 2
+        expected = multipletests(p, method="holm")[1]
+        assert holm(pd.Series(p)).tolist() == pytest.approx(expected.tolist())
+    by_hand = holm(pd.Series([0.04, np.nan, 0.01, 0.9]))
+    assert by_hand.dropna().tolist() == pytest.approx([0.08, 0.03, 0.9])
+    assert np.isnan(by_hand[1])
 
 
 @pytest.mark.parametrize(
