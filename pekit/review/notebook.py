@@ -17,6 +17,7 @@ LEFT_OUT = "[picture left out]"
 # Forms of an output that are shown; those of widgets need code from elsewhere.
 _TEXTS = ("text/html", "text/markdown", "text/latex", "text/plain")
 _IMAGES = ("image/png", "image/jpeg", "image/svg+xml")
+_MARKDOWN_IMAGE = re.compile(r"!\[[^\]]*\](\([^)]*\)|\[[^\]]*\])")
 _EMBEDS = re.compile(
     r"<\s*(img|svg|canvas|iframe|script|object|embed|video|picture|input|image)\b|data:|url\(", re.I
 )
@@ -50,6 +51,7 @@ def _cell(source: Any, images: bool) -> Any:
     cell["source"] = scrub(cell["source"])
     if not images:
         cell.pop("attachments", None)
+        cell["source"] = _MARKDOWN_IMAGE.sub(LEFT_OUT, cell["source"])
         if cell["cell_type"] == "markdown" and _EMBEDS.search(cell["source"]):
             cell["source"] = LEFT_OUT
     for output in cell.get("outputs", []):
