@@ -2,6 +2,7 @@
 
 import base64
 import getpass
+import hashlib
 import io
 import json
 import platform
