@@ -135,8 +135,8 @@ def _tables(
     yield "optimism", tables.optimism(metrics)
     yield "summary", summary(metrics)
     yield "confusion", tables.confusions(by_study)
-    yield "paired", tables.paired(by_study, *resampling)
     reported = {name: t[t["part"] == settings.report_on] for name, t in slices.items()}
+    yield "paired", tables.paired(by_study, reported, *resampling)
     yield "slice_metrics", tables.slice_level(reported, *resampling)
     yield from tables.calibrations(slices, reported, plans, *resampling).items()
     positive = next(iter(reported.values())).groupby(STUDY)[SLICE_LABEL].sum()

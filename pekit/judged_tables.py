@@ -15,7 +15,7 @@ from pekit.calibration import (
     reliability,
 )
 from pekit.metrics import confusion, slice_metrics, study_metrics
-from pekit.paired import Difference, delong, f1_difference, holm, mcnemar
+from pekit.paired import Difference, delong, f1_difference, holm, mcnemar, slice_differences
 from pekit.predictions import STUDY
 from pekit.protocols import Assignment, Judged
 from pekit.store import SLICE_LABEL
@@ -74,21 +74,27 @@ def confusions(judged: ByStudy) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*KEYS, "TN", "FP", "FN", "TP"])
 
 
-def paired(judged: ByStudy, n_boot: int, seed: int) -> pd.DataFrame:
+def paired(
+    judged: ByStudy, reported: Mapping[str, pd.DataFrame], n_boot: int, seed: int
+) -> pd.DataFrame:
     """Each model against the first one on the same studies.
 
     Columns against, measure, test, difference (model - against), low, high, p, p_holm (Holm's
     correction over the models of a protocol and measure), note. No rows for a single model.
     """
-    rows, first = [], {}
+    rows, first = [], next(iter(reported))
     for (protocol, model), table in judged.items():
-        if protocol not in first:
-            first[protocol] = model, table
-            continue
-        against, reference = first[protocol]
-        for measure, test, found in _differences(reference, table, n_boot, seed):
-            names = {"protocol": protocol, "model": model, "against": against}
-            rows.append(names | {"measure": measure, "test": test} | asdict(found))
+        if model != first:
+            found = _differences(judged[protocol, first], table, n_boot, seed)
+            rows += [(protocol, model, *difference) for difference in found]
+    for model in list(reported)[1:]:
+        found = _slice_differences(reported[first], reported[model], n_boot, seed)
+        rows += [(BOTH, model, *difference) for difference in found]
+    rows = [
+        {"protocol": protocol, "model": model, "against": first, "measure": measure, "test": test}
+        | asdict(difference)
+        for protocol, model, measure, test, difference in rows
+    ]
     columns = [*KEYS, "against", "measure", "test", "difference", "low", "high", "p", "note"]
     table = pd.DataFrame(rows, columns=columns)
     corrected = table.groupby(["protocol", "measure"])["p"].transform(holm)
@@ -169,6 +175,16 @@ def _differences(
         ("accuracy", truth | ~truth),
     ):
         yield measure, "McNemar", mcnemar(truth[rows], *(v[rows] for v in verdicts))
+
+
+def _slice_differences(
+    a: pd.DataFrame, b: pd.DataFrame, n_boot: int, seed: int
+) -> Iterator[tuple[str, str, Difference]]:
+    a, b = (t.set_index([STUDY, "z"]).sort_index() for t in (a, b))
+    studies = a.index.get_level_values(STUDY).to_series(index=a.index)
+    found = slice_differences(a[SLICE_LABEL], a["prob"], b["prob"], studies, n_boot, seed)
+    for measure, difference in found.items():
+        yield measure, "resampled", difference
 
 
 def _stacked(found: Mapping[tuple[str, ...], pd.DataFrame], keys: list[str] = KEYS) -> pd.DataFrame:

@@ -1,8 +1,8 @@
 """Two models on the same studies: is the difference more than chance?
 
-McNemar's exact test compares verdicts, DeLong's test AUROCs; F1, which has no such test, gets an
-interval from studies resampled for both models together. Differences are b - a: positive where b is
-better.
+McNemar's exact test compares verdicts, DeLong's test AUROCs of studies; F1 and slices, which have
+no such test, get an interval from studies resampled for both models together. Differences are
+b - a: positive where b is better.
 """
 
 from dataclasses import dataclass
@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.stats import norm, rankdata
+from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pekit.resampling import CONFIDENCE, percentiles, resampled_f1
+from pekit.resampling import CONFIDENCE, percentiles, resampled_f1, resampled_ranking
 from pekit.vectors import Vector, aligned, binary, both_classes, in_unit_interval
 
+NO_TEST = "no test: the interval says it"
 _Z = norm.ppf((1 + CONFIDENCE) / 2)
 
 
@@ -117,7 +119,31 @@ def f1_difference(
     resampled = resampled_f1(truth, b, n_boot, seed) - resampled_f1(truth, a, n_boot, seed)
     value = _f1(truth, b) - _f1(truth, a)
     value, low, high, note = percentiles(value, resampled[~np.isnan(resampled)])
-    return Difference(value, low, high, np.nan, note or "no test: the interval says it")
+    return Difference(value, low, high, np.nan, note or NO_TEST)
+
+
+def slice_differences(
+    label: Vector, prob_a: Vector, prob_b: Vector, study: Vector, n_boot: int = 2000, seed: int = 0
+) -> dict[str, Difference]:
+    """Differences of slice AUROC and AP, from studies resampled for both models; no p value.
+
+    DeLong's test would take the slices of a study for independent.
+
+    Raises:
+        UserError: one class only, different lengths or order, NaN, or values out of range.
+    """
+    vectors = aligned(label=label, prob_a=prob_a, prob_b=prob_b, study=study)
+    label = both_classes(binary(vectors[0], "label"))
+    cluster = np.unique(vectors[3], return_inverse=True)[1]
+    values, resampled = [], []
+    for prob in map(in_unit_interval, vectors[1:3]):
+        values.append((roc_auc_score(label, prob), average_precision_score(label, prob)))
+        resampled.append(resampled_ranking(label, prob, cluster, n_boot, seed))
+    found = {}
+    for k, name in enumerate(("slice AUROC", "slice AP")):
+        between = percentiles(values[1][k] - values[0][k], resampled[1][k] - resampled[0][k])
+        found[name] = Difference(*between[:3], np.nan, between[3] or NO_TEST)
+    return found
 
 
 def holm(p: pd.Series) -> pd.Series:

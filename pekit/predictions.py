@@ -7,14 +7,31 @@ a word would make any metric better or worse.
 """
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import pandas as pd
 
 from pekit.errors import UserError
-from pekit.store import SLICE_LABEL
+from pekit.store import SLICE_LABEL, read_json, read_table
 
 STUDY, SLICE = "StudyInstanceUID", "SOPInstanceUID"
 LONG = ("model", STUDY, SLICE, "z", "part", SLICE_LABEL, "prob")
+
+
+def read_predictions(folder: Path, split_hash: str) -> pd.DataFrame:
+    """The table that a 07_predict stage wrote, known to be of the split at hand.
+
+    Raises:
+        UserError: no table, or one that was made with another split.
+    """
+    folder = Path(folder)
+    made_with = read_json(folder / "manifest.json").get("inputs", {}).get("split")
+    if made_with != split_hash:
+        raise UserError(
+            f"{folder} is of another run: it predicts by the split {str(made_with)[:12]}, the one "
+            f"at hand is {split_hash[:12]}"
+        )
+    return read_table(folder / "predictions.parquet", (STUDY, SLICE, "z", "part", SLICE_LABEL))
 
 
 def long_predictions(

@@ -19,8 +19,10 @@ from browser import browser
 
 from data_prep.phantom import crop_truth
 from pekit.checkpoint import load_hops
+from pekit.evaluation import evaluate, read_inputs
 from pekit.store import UIDS, Store
-from pekit.voting import Vote, probs_by_study, study_truth, study_verdicts
+from pekit.thresholds import read_thresholds
+from pekit.voting import probs_by_study, study_truth, study_verdicts
 from submissions.metric import EXAM_WEIGHTS
 
 ROOT = Path(__file__).parents[1]
@@ -102,14 +104,24 @@ def test_both_hops_predict_every_slice(predictions):
 
 
 def test_table_is_the_vote_on_the_predictions(predictions):
-    thresholds = json.loads((RUNS / "evaluate" / "thresholds.json").read_text())
+    split = json.loads((RUNS / "prepare" / "metrics.json").read_text())["split_sha256"]
+    thresholds = read_thresholds(RUNS / "evaluate" / "thresholds.json", split)
     metrics = json.loads((RUNS / "evaluate" / "metrics.json").read_text())
     test = predictions[predictions["part"] == "test"]
     truth = study_truth(test)
     for hop in ("hop1", "hop2"):
-        called = study_verdicts(probs_by_study(test, hop), Vote(**thresholds[hop]))
+        called = study_verdicts(probs_by_study(test, hop), thresholds.votes[hop])
         expected = (called & truth).sum() / truth.sum()
         assert metrics[f"{hop[:3]} {hop[3:]} sensitivity"] == pytest.approx(expected)
+
+
+def test_tables_are_those_of_the_inputs_beside_them(chain):
+    """Evaluated again from what lies in the stage's folder, every number is the same."""
+    folder = RUNS / "evaluate"
+    tables = evaluate(*read_inputs(folder)).tables
+    assert {f.stem for f in (folder / "tables").glob("*.csv")} == set(tables)
+    for name, table in tables.items():
+        assert table.to_csv(index=False) == (folder / "tables" / f"{name}.csv").read_text(), name
 
 
 def test_hop_2_keeps_hop_1_as_it_was(chain):

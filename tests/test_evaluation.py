@@ -136,7 +136,7 @@ def test_optimism_is_paper_less_honest(found):
         assert len(optimism) == 3 * 7
 
 
-def test_models_are_tested_against_the_first(found):
+def test_models_are_tested_against_the_first(data, found):
     tables = found["apart"].tables
     assert set(tables["paired"]["against"]) == {"hop 1"}
     a, b = (
@@ -155,6 +155,10 @@ def test_models_are_tested_against_the_first(found):
     assert row["difference"] == pytest.approx((only_b - only_a) / pe.sum())
     p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
     assert row["p"] == pytest.approx(p)
+    slices = one(tables["paired"], protocol="both", model="control", measure="slice AUROC")
+    test = [t.query("part == 'test'") for t in (data.predictions, data.control)]
+    a, b = (roc_auc_score(t["pe_present_on_image"], t["hop1"]) for t in test)
+    assert slices["difference"] == pytest.approx(b - a)
     # Holm over two models: the smaller p doubled, the larger one at least that.
     both = tables["paired"].query("protocol == 'honest' and measure == 'AUROC'").sort_values("p")
     small = min(1, 2 * both["p"].iloc[0])

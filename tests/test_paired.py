@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binomtest, norm
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from pekit.errors import UserError
-from pekit.paired import delong, f1_difference, holm, mcnemar
+from pekit.paired import delong, f1_difference, holm, mcnemar, slice_differences
 
 
 def cohort(seed, n=80, decimals=6):
@@ -133,6 +133,27 @@ def test_f1_difference_resamples_both_models_together():
     # Of the same verdicts every resample differs by 0: apart, they would differ.
     same = f1_difference(truth, a, a)
     assert (same.low, same.difference, same.high) == (0, 0, 0)
+
+
+def test_slices_of_a_study_are_resampled_together_for_both_models():
+    rng = np.random.default_rng(5)
+    study = np.repeat(np.arange(12), 15)
+    truth = (rng.random(180) < 0.3).astype(int)
+    noise = rng.normal(size=180)
+    a, b = (1 / (1 + np.exp(-(noise + rng.normal(size=180) + k * truth))) for k in (1, 2))
+    a, b = a.round(3), b.round(3)
+    found = slice_differences(truth, a, b, study, n_boot=60, seed=2)
+    scores = {"slice AUROC": roc_auc_score, "slice AP": average_precision_score}
+    rng = np.random.default_rng(2)
+    drawn = [rng.integers(12, size=(60, 12))]  # as pekit.resampling draws them: one block
+    rows = [np.concatenate([np.flatnonzero(study == s) for s in d]) for d in drawn[0]]
+    for name, score in scores.items():
+        difference = found[name]
+        assert difference.difference == pytest.approx(score(truth, b) - score(truth, a))
+        loop = [score(truth[r], b[r]) - score(truth[r], a[r]) for r in rows]
+        low, high = np.quantile(loop, [0.025, 0.975])
+        assert (difference.low, difference.high) == pytest.approx((low, high))
+        assert np.isnan(difference.p)
 
 
 def test_holm_equals_statsmodels_and_keeps_what_is_no_test():

@@ -6,7 +6,8 @@ import pytest
 from judged import SLICES, cohort
 
 from pekit.errors import UserError
-from pekit.predictions import LONG, check_long, long_predictions
+from pekit.predictions import LONG, check_long, long_predictions, read_predictions
+from pekit.store import write_json, write_table
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,14 @@ def test_what_cannot_be_judged_is_named(good, case):
     bad = change(good.predictions)
     with pytest.raises(UserError, match=message):
         long_predictions({"hop 1": (bad, "hop1")}, good.split, good.slices, ["validation", "test"])
+
+
+def test_a_folder_of_another_split_is_refused(good, tmp_path):
+    write_table(tmp_path / "predictions.parquet", good.predictions)
+    write_json(tmp_path / "manifest.json", {"inputs": {"split": "41bb82"}})
+    pd.testing.assert_frame_equal(read_predictions(tmp_path, "41bb82"), good.predictions)
+    with pytest.raises(UserError, match=r"is of another run.*split 41bb82.*cafe"):
+        read_predictions(tmp_path, "cafe")
 
 
 def test_a_part_that_the_split_lacks_is_named(good):

@@ -24,15 +24,14 @@ from pekit.figures.base import (
     to_png,
 )
 from pekit.figures.charts import (
-    confusion_tables,
     landmark_errors,
     landmark_presence,
     loss_curves,
-    roc_curves,
     slice_curves,
     volume_ratio_histogram,
 )
 from pekit.figures.images import PE_WINDOW, attribution_overlay, coronal, slice_grid
+from pekit.figures.scores import confusion_tables, forest, reliability_curves, roc_curves
 
 __all__ = [
     "BLUE",
@@ -54,9 +53,11 @@ __all__ = [
     "audit_overview",
     "confusion_tables",
     "coronal",
+    "forest",
     "landmark_errors",
     "landmark_presence",
     "loss_curves",
+    "reliability_curves",
     "roc_curves",
     "slice_curves",
     "slice_grid",

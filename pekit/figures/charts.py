@@ -1,4 +1,4 @@
-"""Charts of training, of votes over slices and studies, and of landmarks."""
+"""Charts of training, of slice probabilities and their votes, of crops and of landmarks."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import roc_curve
 
 from pekit.errors import UserError
 from pekit.figures.base import (
@@ -25,7 +24,6 @@ from pekit.figures.base import (
     grid_of_axes,
     plain,
 )
-from pekit.metrics import ranking_metrics
 from pekit.store import LANDMARKS, SLICE_LABEL
 from pekit.voting import Vote, vote_study
 
@@ -106,60 +104,6 @@ def slice_curves(
     figure.supxlabel("slice z (feet to head)", fontsize=9)
     figure.supylabel("probability of PE", fontsize=9)
     plain(*axes)
-    return figure
-
-
-def roc_curves(
-    scores: Mapping[str, tuple[np.ndarray, np.ndarray]], ci: bool = True, seed: int = 0
-) -> Figure:
-    """ROC curves with the AUROC, and its 95 % interval over resampled studies, in the legend.
-
-    Args:
-        scores: truth (0 or 1) and score in [0,1] of the studies, by name of the model.
-
-    Raises:
-        UserError: as `pekit.metrics.ranking_metrics`.
-    """
-    figure = KitFigure(figsize=(5, 5), layout="constrained")
-    ax = figure.subplots()
-    ax.plot([0, 1], [0, 1], color="grey", lw=0.8, ls=":")
-    for i, (name, (truth, score)) in enumerate(scores.items()):
-        auroc = ranking_metrics(truth, score, seed=seed).loc["AUROC"]
-        interval = f" ({auroc.low:.3f} to {auroc.high:.3f})" if ci else ""
-        false_alarms, found, _ = roc_curve(truth, score)
-        colour = HOP_COLOURS[i % len(HOP_COLOURS)]
-        label = f"{name}: AUROC {auroc.value:.3f}{interval}"
-        ax.plot(false_alarms, found, color=colour, ls="-" if i < 4 else "-.", label=label)
-    ax.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
-    ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    ax.legend(frameon=False, loc="lower right", fontsize=9)
-    plain(ax)
-    return figure
-
-
-def confusion_tables(tables: Mapping[str, np.ndarray]) -> Figure:
-    """Counts of studies [[TN, FP], [FN, TP]] by name, shaded by their share of the true class.
-
-    Raises:
-        UserError: a table that is not 2x2, or none.
-    """
-    for name, table in tables.items():
-        if np.shape(table) != (2, 2):
-            raise UserError(f"{name}: a confusion table is 2x2, not {np.shape(table)}")
-    figure, axes = grid_of_axes(len(tables), columns=4, width=2.6, height=2.7)
-    for ax, (name, counts) in zip(axes, tables.items(), strict=True):
-        counts = np.asarray(counts)
-        share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
-        for row, column in np.ndindex(2, 2):
-            text = f"{counts[row, column]}\n{share[row, column]:.1%}"
-            colour = "white" if share[row, column] > 0.5 else "black"
-            ax.text(column, row, text, ha="center", va="center", color=colour)
-        ax.set_xticks([0, 1], ["negative", "positive"])
-        ax.set_yticks([0, 1], ["no PE", "PE"])
-        ax.set_title(name, fontsize=10)
-    figure.supxlabel("verdict", fontsize=9)
-    figure.supylabel("truth", fontsize=9)
     return figure
 
 
