@@ -10,12 +10,13 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 MODEL ?= runs/demo
 WORKERS ?= 2
 JOBS ?= 1
-export DICOM MODEL OUT NAME
+export DICOM MODEL OUT NAME IMAGES BUNDLE
 # Containers often set it: then each kernel compiles torch and the rest anew, 5 to 10 s each.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke experiment ablations predict lab test lint format hooks lock
+.PHONY: help setup demo smoke experiment ablations predict review verify lab test lint format hooks
+.PHONY: lock
 
 help:  ## List what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 12
@@ -38,6 +39,12 @@ ablations: $(READY)  ## What each part is worth, with seeds and intervals (hours
 
 predict: $(READY)  ## A verdict on one study: make predict DICOM=<folder> MODEL=runs/demo
 	@$(RUN) predict --dicom "$$DICOM" --model "$$MODEL" --out "$$OUT"
+
+review: $(READY)  ## One folder to hand over: make review NAME=demo [OUT=<folder>] [IMAGES=no]
+	@$(RUN) review --name "$${NAME:-demo}" --out "$$OUT" --images "$${IMAGES:-yes}"
+
+verify: $(READY)  ## Recompute a review's tables: make verify BUNDLE=runs/demo/review
+	@$(PY) -m pekit.verify "$${BUNDLE:-runs/$${NAME:-demo}/review}"
 
 lab: $(READY)  ## JupyterLab with the notebooks, to run by hand
 	@cd notebooks && ../$(VENV)/bin/jupyter-lab $(LAB_OPTIONS)

@@ -1,9 +1,11 @@
-"""Run notebooks strictly: one, a batch by experiment, or the one that reads a single study.
+"""Run notebooks strictly: one, a batch by experiment, or the one that reads a single study; and
+gather a finished experiment in one folder for review.
 
     python notebooks/run.py batch notebooks/experiments/demo.yaml
     python notebooks/run.py notebook notebooks/05_train_hop1.ipynb --out try.ipynb \\
         --params '{"EPOCHS": 3}'
     python notebooks/run.py predict --dicom FOLDER --model runs/demo
+    python notebooks/run.py review --name demo --images no
 
 An unknown or mistyped parameter is an error before anything runs. Kernels run in notebooks/, so
 relative paths among the parameters start there. A failed notebook is kept as <name>.failed.ipynb.
@@ -132,6 +134,28 @@ def predict_study(dicom: str, model: str, out: str) -> None:
         print(f"Page: {shown(page)}")
 
 
+def review(name: str, out: str, images: str) -> None:
+    """Gather a finished experiment in one folder that opens from disk (pekit.review)."""
+    from pekit.review import make_review
+
+    if images not in ("yes", "no"):
+        raise UserError(f"IMAGES={images}: it must be yes or no")
+    known = {path.stem: path for path in sorted((NOTEBOOKS / "experiments").glob("*.yaml"))}
+    if name not in known:
+        raise UserError(f"no experiment {name!r}; {nearest(name, known)}")
+    experiment = read_experiment(known[name])
+    stages = {stage.name: stage.notebook.name for stage in experiment.stages.values()}
+    folder = experiment.folder
+    target = Path(out) if out else folder / "review"
+    if not folder.is_dir():
+        raise UserError(f"{name} has not been run: `make experiment NAME={name}` does it")
+    with locked(folder / ".lock", f"{name} is running: wait for its end"):
+        made = make_review(folder, target, stages, images == "yes")
+    print(f"Review: {shown(made.folder / 'index.html')} ({made.size_mb:.1f} MB)")
+    print(f"Zip:    {shown(made.archive)} ({made.archive_mb:.1f} MB)")
+    print(f"Hash:   {made.sha256} (of SHA256SUMS; tell it to the reader)")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -150,6 +174,10 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--dicom", default="", help="folder of DICOM files, or a NIfTI or NRRD file")
     study.add_argument("--model", default="runs/demo", help="folder of a finished experiment")
     study.add_argument("--out", default="", help="folder for the result")
+    bundle = commands.add_parser("review", help="one folder that shows a finished experiment")
+    bundle.add_argument("--name", default="demo", help="the experiment")
+    bundle.add_argument("--out", default="", help="folder; without it runs/<name>/review")
+    bundle.add_argument("--images", default="yes", help="no leaves images of patients out")
     return parser
 
 
@@ -169,6 +197,8 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "batch":
             options_of = shlex.split(options.snakemake)
             run_batch(options.experiment, options.stages, options_of, options.jobs)
+        elif options.command == "review":
+            review(options.name, options.out, options.images)
         else:
             predict_study(options.dicom, options.model, options.out)
     except UserError as error:

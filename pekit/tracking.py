@@ -13,32 +13,29 @@ leaves in the folder:
     manifest.json    commit, versions, seed, hashes of inputs, device, wall time, W&B run, status
     metrics.json     last of all: where it is, the stage is done
 
-W&B logs offline unless an account is configured, then online; WANDB_MODE overrules both. It gets
-no host or user name, no path, no code and no console output.
+The same goes to W&B (pekit/wandb_log.py), with what was made and what was used:
+
+    run.uses("split", Path("../runs/demo/prepare/split.csv"))
+    run.artifact("model", Path("../runs/demo/hop1/model"))
 """
 
 import atexit
-import netrc
-import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import pandas as pd
 
 from pekit.errors import UserError
 from pekit.page import Figure
-from pekit.progress import say
 from pekit.provenance import device, git_state, hash_path, package_versions
-from pekit.record import CsvLog, to_json, without_paths
+from pekit.record import CsvLog, to_json
 from pekit.store import atomic, write_json
-
-MODES = ("online", "offline", "disabled")
+from pekit.wandb_log import WandbLog, wandb_mode
 
 
 class Run:
@@ -77,12 +74,12 @@ class Run:
             name: hash_path(value) if isinstance(value, Path) else value
             for name, value in (inputs or {}).items()
         }
-        mode = _wandb_mode()
+        mode = wandb_mode()
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "metrics.json").unlink(missing_ok=True)
         write_json(self.folder / "params.json", to_json(settings))
         self._csv = CsvLog(self.folder / "log.csv", resume)
-        self._wandb, mode = _start_wandb(mode, self.folder, stage, group, settings)
+        self._wandb = WandbLog(mode, self.folder, stage, group, settings)
         self._manifest = {
             "stage": stage,
             "group": group,
@@ -92,8 +89,11 @@ class Run:
             "inputs": hashes,
             "git": git_state(),
             "packages": package_versions(),
-            "wandb": {"mode": mode, "id": self._wandb.id if self._wandb else None},
+            "wandb": {"mode": self._wandb.mode, "id": self._wandb.id},
+            "charts": [],
+            "artifacts": {"made": [], "used": []},
         }
+        self._saved: dict[str, list[Path]] = {"figures": [], "tables": []}
         write_json(self.folder / "manifest.json", self._manifest)
         atexit.register(self._close, "failed")
 
@@ -101,19 +101,24 @@ class Run:
         """Record numbers of one step, to log.csv at once and to W&B."""
         row = to_json(values)
         self._csv.write({"step": int(step), **row})
-        if self._wandb:
-            # As a value, not as W&B's own counter, which drops a step that comes twice.
-            self._wandb.log({"step": int(step), **row})
+        # As a value, not as W&B's own counter, which drops a step that comes twice.
+        self._wandb.row({"step": int(step), **row})
 
     def figure(self, name: str, figure: Figure) -> Path:
-        """Save a matplotlib figure as figures/<name>.png and log it."""
+        """Save a matplotlib figure as figures/<name>.png and log it.
+
+        manifest.json lists which figures are charts: only those leave the machine where images of
+        patients must not.
+        """
+        from pekit.figures.content import is_chart
+
         path = self.folder / "figures" / f"{_checked(name)}.png"
         with atomic(path) as beside:
             figure.savefig(beside, format="png", bbox_inches="tight", dpi=110)
-        if self._wandb:
-            import wandb
-
-            self._wandb.log({f"figures/{name}": wandb.Image(str(path))})
+        self._wandb.image(f"figures/{name}", path)
+        self._saved["figures"].append(path)
+        charts = set(self._manifest["charts"]) - {name}
+        self._manifest["charts"] = sorted(charts | ({name} if is_chart(figure) else set()))
         return path
 
     def table(self, name: str, table: pd.DataFrame) -> Path:
@@ -121,21 +126,50 @@ class Run:
         path = self.folder / "tables" / f"{_checked(name)}.csv"
         with atomic(path) as beside:
             table.to_csv(beside, index=False)
-        if self._wandb:
-            import wandb
-
-            # A wandb.Table would be staged in the home folder and record that path.
-            html = table.to_html(index=False, border=0)
-            self._wandb.log({f"tables/{name}": wandb.Html(html)})
+        self._wandb.html(f"tables/{name}", table.to_html(index=False, border=0))
+        self._saved["tables"].append(path)
         return path
+
+    def artifact(self, kind: str, path: Path) -> None:
+        """Record that this run made a file or folder: a model, split or predictions.
+
+        Its name in W&B is <experiment>-<stage>-<kind>, read from where it lies in a stage's
+        folder. Figures and tables need no call.
+
+        Raises:
+            UserError: nothing is there.
+        """
+        self._artifact("made", kind, Path(path))
+
+    def uses(self, kind: str, path: Path) -> None:
+        """Record that this run used what another one recorded as its artifact, at the same path.
+
+        Raises:
+            UserError: nothing is there.
+        """
+        self._artifact("used", kind, Path(path))
+
+    def _artifact(self, relation: str, kind: str, path: Path, files: Sequence[Path] = ()) -> None:
+        path = path.resolve()
+        if not path.exists():
+            raise UserError(f"{path} does not exist: run the stage that writes it first")
+        root = path if path.is_dir() else path.parent
+        found = files or ([f for f in path.rglob("*") if f.is_file()] if root == path else [path])
+        name = f"{path.parent.parent.name}-{path.parent.name}-{kind}"
+        resolved = [file.resolve() for file in found]
+        logged = self._wandb.artifact(name, kind, root, resolved, used=relation == "used")
+        if logged:
+            self._manifest["artifacts"][relation].append(logged)
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """Record the results and end the run. metrics.json comes last; NaN is null in it."""
         if self._manifest["status"] != "running":
             raise RuntimeError(f"the run of {self.stage} has ended already")
         results = to_json(metrics)
-        if self._wandb:
-            self._wandb.summary.update(results)
+        for kind, files in self._saved.items():
+            if files:
+                self._artifact("made", kind, self.folder / kind, sorted(set(files)))
+        self._wandb.summary(results)
         self._close("finished")
         write_json(self.folder / "metrics.json", results)
 
@@ -146,8 +180,7 @@ class Run:
         self._manifest["wall_s"] = round(time.monotonic() - self._start, 1)
         self._manifest["device"] = device()
         self._csv.close()
-        if self._wandb:
-            self._wandb.finish(exit_code=0 if status == "finished" else 1)
+        self._wandb.finish(succeeded=status == "finished")
         write_json(self.folder / "manifest.json", self._manifest)
         atexit.unregister(self._close)
 
@@ -167,71 +200,3 @@ def _checked(name: str) -> str:
     if not re.fullmatch(r"[\w-]+", name):
         raise ValueError(f"{name!r}: a figure's or table's name is of letters, digits, _ and -")
     return name
-
-
-def _wandb_mode() -> str:
-    """WANDB_MODE, else online where an account is configured, else offline."""
-    mode = os.environ.get("WANDB_MODE", "")
-    if mode and mode not in MODES:
-        raise UserError(f"WANDB_MODE={mode}: it must be one of {', '.join(MODES)}")
-    if mode:
-        return mode
-    if os.environ.get("WANDB_API_KEY"):
-        return "online"
-    import wandb
-
-    host = urlsplit(wandb.setup().settings.base_url).hostname
-    try:
-        file = os.environ.get("NETRC") or str(Path.home() / ".netrc")
-        return "online" if netrc.netrc(file).authenticators(host) else "offline"
-    except (OSError, netrc.NetrcParseError):
-        return "offline"
-
-
-def _start_wandb(
-    mode: str, folder: Path, stage: str, group: str, settings: Mapping[str, Any]
-) -> tuple[Any, str]:
-    """The W&B run and its mode; an account that cannot be reached ends in an offline run."""
-    if mode == "disabled":
-        return None, mode
-    import wandb
-
-    private = wandb.Settings(
-        console="off",
-        disable_code=True,
-        disable_git=True,
-        disable_job_creation=True,
-        save_code=False,
-        x_disable_meta=True,
-        x_disable_stats=True,
-        x_disable_machine_info=True,
-        x_save_requirements=False,
-        host="",
-        username="",
-        email="",
-        program="",
-        notebook_name=stage,
-        silent=True,
-        init_timeout=30,
-    )
-    options = {
-        "project": os.environ.get("WANDB_PROJECT", "pekit"),
-        "name": f"{group}/{stage}" if group else stage,
-        "group": group or None,
-        "job_type": stage,
-        "dir": str(folder),
-        "config": without_paths(to_json(settings)),
-        "settings": private,
-        "reinit": "finish_previous",
-    }
-    try:
-        run = wandb.init(mode=mode, **options)
-    except wandb.errors.Error as error:
-        if mode == "offline":
-            raise
-        reason = str(error).splitlines()[0]
-        say(f"W&B: {reason}\nThis run is logged offline (WANDB_MODE=offline spares the wait).")
-        mode = "offline"
-        run = wandb.init(mode=mode, **options)
-    run.define_metric("*", step_metric="step")
-    return run, mode

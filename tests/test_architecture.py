@@ -28,7 +28,7 @@ MAY_IMPORT = {
 }
 LOCAL = set.union(*MAY_IMPORT.values()) | {"tests"}
 ONLY_IN = {
-    "wandb": {"pekit/tracking.py"},
+    "wandb": {"pekit/wandb_log.py"},
     "matplotlib": {"pekit/figures"},
     "pydicom": {"data_prep"},
     "papermill": {"notebooks"},
@@ -117,7 +117,7 @@ def python_files(*folders: str) -> list[str]:
         ("pekit/a.py", "def f():\n    from data_prep.dicom import read_series", ["data_prep"]),
         ("pekit/a.py", "import submissions.metric as m, wandb", ["submissions", "wandb"]),
         ("pekit/a.py", "import pydicom, matplotlib.pyplot", ["matplotlib", "pydicom"]),
-        ("pekit/tracking.py", "import wandb", []),
+        ("pekit/wandb_log.py", "import wandb", []),
         ("pekit/figures/charts.py", "from matplotlib import pyplot", []),
         ("data_prep/a.py", "import submissions, pekit, pydicom", ["submissions"]),
         ("submissions/a.py", "import data_prep, pekit", ["data_prep"]),

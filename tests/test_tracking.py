@@ -36,6 +36,14 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
+def inspect(folder: Path) -> tuple[str, list[dict]]:
+    """What an offline run holds for W&B: as text, and its records."""
+    (log,) = folder.glob("wandb/offline-run-*/*.wandb")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return shown, [json.loads(line) for line in shown.splitlines()]
+
+
 def test_offline_run_holds_the_record_and_nothing_of_the_machine(tmp_path, no_account):
     folder = tmp_path / "runs" / "demo" / "hop1"
     settings = {"epochs": 3, "encoder": "lite0", "data": {"root": "/data/SMITH_JOHN", "size": 96}}
@@ -63,10 +71,7 @@ def test_offline_run_holds_the_record_and_nothing_of_the_machine(tmp_path, no_ac
     assert manifest["packages"]["pandas"] == pd.__version__
     assert manifest["device"]["processors"] >= 1
 
-    (log,) = folder.glob("wandb/offline-run-*/*.wandb")
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    records = [json.loads(line) for line in shown.splitlines()]
+    shown, records = inspect(folder)
     start = next(record["run"] for record in records if record["type"] == "run")
     config = {key: value for key, value in start["config"]["update"].items() if key != "_wandb"}
     assert config == {"epochs": 3, "encoder": "lite0", "data": {"size": 96}}
@@ -81,14 +86,87 @@ def test_offline_run_holds_the_record_and_nothing_of_the_machine(tmp_path, no_ac
     summary = [record["summary"]["update"] for record in records if record["type"] == "summary"]
     assert any(update.get("auroc") == 0.9 for update in summary)
     assert {record["type"] for record in records} <= {
-        *("header", "run", "telemetry", "metric", "summary", "history", "files", "exit")
+        *("header", "run", "telemetry", "metric", "summary", "history", "files", "artifact", "exit")
     }
     private = ["SMITH", str(tmp_path), str(Path.cwd()), str(Path.home()), "text-of-the-console"]
     assert [text for text in private if text in shown] == []
     names = [socket.gethostname(), getpass.getuser()]
     assert [name for name in names if f'"{name}"' in shown] == []
-    uploaded = [file.name for file in (log.parent / "files").rglob("*") if file.is_file()]
+    uploaded = [file.name for file in folder.glob("wandb/offline-*/files/**/*") if file.is_file()]
     assert sorted(Path(name).suffix for name in uploaded) == [".html", ".png"]
+
+
+def artifacts_of(folder: Path) -> dict[str, dict]:
+    """The artifacts of an offline run, by name; the run's group is checked on the way."""
+    shown, records = inspect(folder)
+    start = next(record["run"] for record in records if record["type"] == "run")
+    assert start["run_group"] == "demo"
+    assert str(folder.resolve()) not in shown
+    return {r["artifact"]["name"]: r["artifact"] for r in records if r["type"] == "artifact"}
+
+
+def test_lineage_of_a_model(tmp_path, no_account, monkeypatch):
+    """One run makes a model, another uses it; each is synced from where the notebooks run."""
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    monkeypatch.setenv("PEKIT_ARTIFACT_MB", "0.001")
+    runs = Path("../runs/demo")
+    model = runs / "hop1" / "model"
+    model.mkdir(parents=True)
+    (model / "model.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(bytes(2000))  # over the limit
+    split = runs / "prepare" / "split.csv"
+    split.parent.mkdir()
+    split.write_text("StudyInstanceUID,part\n")
+
+    with Run(runs / "hop1", "hop1", {}, group="demo") as run:
+        run.uses("split", split)
+        run.artifact("model", model)
+        run.table("studies", pd.DataFrame({"p": [0.5]}))
+        run.finish({})
+    with Run(runs / "predict", "predict", {}, group="demo") as run:
+        run.uses("model", model)
+        run.finish({})
+    made, used = artifacts_of(runs / "hop1"), artifacts_of(runs / "predict")
+
+    assert {name: artifact["type"] for name, artifact in made.items()} == {
+        "demo-prepare-split": "split",
+        "demo-hop1-model": "model",
+        "demo-hop1-tables": "tables",
+    }
+    assert made["demo-prepare-split"]["use_after_commit"]
+    assert "use_after_commit" not in made["demo-hop1-model"]
+    assert used["demo-hop1-model"]["use_after_commit"]
+    assert used["demo-hop1-model"]["digest"] == made["demo-hop1-model"]["digest"]
+    recorded = {run: read(runs / run / "manifest.json")["artifacts"] for run in ("hop1", "predict")}
+    assert recorded["predict"]["used"][0] in recorded["hop1"]["made"]
+
+    # What is uploaded later is what was there: a stage that runs again changes nothing.
+    (model / "model.json").unlink()
+    files = {f["path"]: Path(f["local_path"]) for f in files_of(made["demo-hop1-model"])}
+    digest = hash_path(model / "model.safetensors").removeprefix("sha256:")
+    assert {name: path.read_text() for name, path in files.items()} == {
+        "model.json": "{}",
+        "model.safetensors.sha256": f"{digest}  model.safetensors\n",
+    }
+    assert all(path.parts[0] == ".." for path in files.values()), "from here, with no folder named"
+    home = [file for file in Path.home().rglob("*") if file.is_file() and file.suffix != ".log"]
+    assert home == [], "W&B keeps no copy of a file there"
+
+
+def files_of(artifact: dict) -> list[dict]:
+    return artifact["manifest"]["contents"]
+
+
+def test_artifacts_that_cannot_be(tmp_path, monkeypatch, disabled):
+    with (
+        pytest.raises(UserError, match=r"split\.csv does not exist"),
+        Run(tmp_path, "a", {}) as run,
+    ):
+        run.uses("split", tmp_path / "split.csv")
+    monkeypatch.setenv("PEKIT_ARTIFACT_MB", "many")
+    with pytest.raises(UserError, match="PEKIT_ARTIFACT_MB=many: it must be a number of MB"):
+        Run(tmp_path, "a", {})
 
 
 @pytest.mark.parametrize(

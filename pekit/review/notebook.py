@@ -1,0 +1,74 @@
+"""An executed notebook as one HTML page that asks no host for anything.
+
+nbconvert's own pages load MathJax, require.js and more from elsewhere; this one has the cells as
+nbconvert renders them, the kit's style, and a policy with which browsers refuse all requests.
+"""
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+from pekit.errors import UserError
+from pekit.review.page import render
+from pekit.review.privacy import scrub
+
+LEFT_OUT = "[picture left out]"
+# Forms of an output that are shown; those of widgets need code from elsewhere.
+_TEXTS = ("text/html", "text/markdown", "text/latex", "text/plain")
+_IMAGES = ("image/png", "image/jpeg", "image/svg+xml")
+_MARKDOWN_IMAGE = re.compile(r"!\[[^\]]*\](\([^)]*\)|\[[^\]]*\])")
+_EMBEDS = re.compile(
+    r"<\s*(img|svg|canvas|iframe|script|object|embed|video|picture|input|image)\b|data:|url\(", re.I
+)
+
+
+def notebook_page(notebook: Path, stage: str, images: bool = True) -> str:
+    """The page of an executed notebook, without paths; `images=False`: without any picture.
+
+    Raises:
+        UserError: it is not a notebook.
+    """
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    try:
+        content = nbformat.read(notebook, as_version=4)
+    except (ValueError, nbformat.ValidationError) as error:
+        raise UserError(f"{notebook} is not a notebook ({error}): run its stage again") from None
+    cells = [cell for source in content.cells if (cell := _cell(source, images))]
+    clean = nbformat.v4.new_notebook(
+        cells=cells, metadata={"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
+    )
+    body, resources = HTMLExporter(template_name="basic").from_notebook_node(clean)
+    style = "\n".join(resources["inlining"]["css"])
+    return render("notebook.html", title=notebook.name, stage=stage, body=body, code_style=style)
+
+
+def _cell(source: Any, images: bool) -> Any:
+    """A cell with its paths cut out and, unless `images`, its pictures too."""
+    cell = copy.deepcopy(source)
+    cell["source"] = scrub(cell["source"])
+    if not images:
+        cell.pop("attachments", None)
+        cell["source"] = _MARKDOWN_IMAGE.sub(LEFT_OUT, cell["source"])
+        if cell["cell_type"] == "markdown" and _EMBEDS.search(cell["source"]):
+            cell["source"] = LEFT_OUT
+    for output in cell.get("outputs", []):
+        if "text" in output:
+            output["text"] = scrub(output["text"])
+        if "traceback" in output:
+            output["traceback"] = [scrub(line) for line in output["traceback"]]
+        if "data" in output:
+            output["data"] = _data(output["data"], images)
+            output["metadata"] = {}
+    return cell
+
+
+def _data(data: dict[str, Any], images: bool) -> dict[str, Any]:
+    """An output's forms; without images, those that are a text and nothing else."""
+    texts = {kind: scrub(data[kind]) for kind in _TEXTS if kind in data}
+    if images:
+        return texts | {kind: data[kind] for kind in _IMAGES if kind in data}
+    embeds = any(_EMBEDS.search(text) for text in texts.values())
+    return {"text/plain": LEFT_OUT} if embeds or set(data) - set(_TEXTS) else texts

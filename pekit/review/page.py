@@ -1,0 +1,185 @@
+"""A bundle's index.html, made from the bundle's own files and nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pekit.review.bundle import STAGES, files_of, read_card, stage_json
+
+FOLDER = Path(__file__).parent
+ROWS = 40  # of a table that the page shows
+OPEN, CLOSE = "<!-- tables -->", "<!-- /tables -->"
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of this folder, filled; values are escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined
+    )
+    environment.trim_blocks = True
+    style = {"style": (FOLDER / "style.css").read_text(encoding="utf-8")}
+    style["notebook_style"] = (FOLDER / "notebook.css").read_text(encoding="utf-8")
+    return environment.get_template(template).render(**style, **values).lstrip()
+
+
+def render_index(bundle: Path) -> str:
+    """The page of a bundle that has all its other files."""
+    card, files = read_card(bundle), files_of(bundle)
+    stages = [_stage(bundle, name, about, files) for name, about in card["stages"].items()]
+    # The last stages, which hold the results, come first.
+    places = [f"{STAGES}/{name}/tables/" for name in reversed(card["stages"])]
+    tables = [n for place in places for n in files if n.startswith(place) and n.endswith(".csv")]
+    results = [f"{STAGES}/{name}/table.csv" for name in card["stages"]]
+    packages: dict[str, str] = {}
+    for name in card["stages"]:
+        for package, version in stage_json(bundle, name, "manifest").get("packages", {}).items():
+            found = packages.setdefault(package, version)
+            if version not in found.split(", "):
+                packages[package] = f"{found}, {version}"
+    return render(
+        "index.html",
+        card=card,
+        notes=_notes(bundle, card),
+        facts=_facts(bundle, card),
+        results=[_table(bundle, name) for name in results if name in files],
+        tables=[_table(bundle, name) for name in tables],
+        stages=stages,
+        packages=packages,
+    )
+
+
+def tables_shown(index: str) -> list[str]:
+    """The parts of an index page that repeat numbers of tables."""
+    return [part.split(CLOSE)[0] for part in index.split(OPEN)[1:]]
+
+
+def _stage(
+    bundle: Path, name: str, about: dict[str, Any], files: dict[str, Path]
+) -> dict[str, Any]:
+    own = [file for file in files if file.startswith(f"{STAGES}/{name}/")]
+    manifest = stage_json(bundle, name, "manifest")
+    device = manifest.get("device", {})
+    git = manifest.get("git", {})
+    commit = (git.get("commit") or "unknown")[:10] + (" + changes" if git.get("dirty") else "")
+    seed = manifest.get("seed")
+    links = about.get("inputs", {})
+    inputs = {
+        key: f"{value} ({links[key]})" if key in links else value
+        for key, value in manifest.get("inputs", {}).items()
+    }
+    return {
+        "name": name,
+        "notebook": about["notebook"],
+        "status": manifest.get("status", "unknown"),
+        "wall": _duration(manifest.get("wall_s")),
+        "device": ", ".join(device.get("gpus", []))
+        or f"CPU, {device.get('processors', '?')} cores",
+        "commit": commit,
+        "seed": "" if seed is None else seed,
+        "pages": [
+            file
+            for file in own
+            if file.endswith(".html") and file != f"{STAGES}/{name}/notebook.html"
+        ],
+        "figures": [file for file in own if file.endswith(".png")],
+        "params": _flat(stage_json(bundle, name, "params")),
+        "metrics": _flat(stage_json(bundle, name, "metrics")),
+        "inputs": inputs,
+        "files": own,
+    }
+
+
+def _facts(bundle: Path, card: dict[str, Any]) -> dict[str, str]:
+    manifests = [stage_json(bundle, name, "manifest") for name in card["stages"]]
+    commits = {m.get("git", {}).get("commit") or "unknown" for m in manifests}
+    dirty = sum(bool(m.get("git", {}).get("dirty")) for m in manifests)
+    seconds = sum(m.get("wall_s") or 0 for m in manifests)
+    seeds = sorted({m["seed"] for m in manifests if m.get("seed") is not None})
+    started = min((m["started"] for m in manifests if m.get("started")), default="unknown")
+    return {
+        "Commit of the stages": ", ".join(sorted(commits)),
+        "Changes beyond it": f"in {dirty} stages" if dirty else "none",
+        "Seeds": ", ".join(map(str, seeds)) or "none",
+        "Split (SHA-256)": card["split_sha256"] or "none",
+        "Stages": f"{len(manifests)} finished, {_duration(seconds)} in all",
+        "Run from": started.replace("T", " ").replace("+00:00", " UTC"),
+        "Bundle made": f"{card['made']}, by the kit at {(card['commit'] or 'unknown')[:10]}",
+        "Images of patients": "included" if card["images"] else "left out",
+    }
+
+
+def _notes(bundle: Path, card: dict[str, Any]) -> list[str]:
+    """What a reader should know before believing the rest."""
+    manifests = {name: stage_json(bundle, name, "manifest") for name in card["stages"]}
+    notes = []
+    if len({m.get("git", {}).get("commit") for m in manifests.values()}) > 1:
+        notes.append("The stages ran at different commits: see the table of stages.")
+    if dirty := [name for name, m in manifests.items() if m.get("git", {}).get("dirty")]:
+        notes.append(f"Files differed from the commit when these stages ran: {', '.join(dirty)}.")
+    splits = {name: m["inputs"]["split"] for name, m in manifests.items() if "split" in m["inputs"]}
+    if other := [name for name, digest in splits.items() if digest != card["split_sha256"]]:
+        notes.append(f"These stages used another split than the one here: {', '.join(other)}.")
+    if not card["images"]:
+        notes.append(
+            "Images of patients are left out: all pictures in notebooks, the pages that stages "
+            "wrote, and every figure that is not a chart "
+            f"({len(card['left_out'])} files; bundle.json names them)."
+        )
+    return notes
+
+
+def _table(bundle: Path, name: str) -> dict[str, Any]:
+    """A CSV as the page shows it: fractions to four digits."""
+    path = bundle / name
+    try:
+        table = pd.read_csv(path)
+    except pd.errors.EmptyDataError:
+        table = pd.DataFrame()
+    stage, rest = name.split("/", 2)[1:]
+    title = f"{stage}: {path.stem}"
+    beside = path.with_suffix(".txt")
+    if rest == "table.csv" and beside.exists():
+        title = beside.read_text(encoding="utf-8").split("\n")[0]
+    numbers = [c for c in table if pd.api.types.is_numeric_dtype(table[c])]
+    rows = table.head(ROWS).astype(object).where(table.head(ROWS).notna(), None)
+    return {
+        "title": title,
+        "file": name,
+        "columns": list(table.columns),
+        "numbers": numbers,
+        "rows": [[_cell(value) for value in row] for row in rows.itertuples(index=False)],
+        "more": len(table) > ROWS,
+        "length": len(table),
+    }
+
+
+def _cell(value: Any) -> tuple[str, str]:
+    """Kind and text of a cell."""
+    if value is None:
+        return "", "–"
+    if isinstance(value, float):
+        return "number", f"{value:.4g}"
+    if isinstance(value, str):
+        return ("long" if len(value) > 40 else ""), value
+    return "number", str(value)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"
