@@ -15,6 +15,7 @@ import importlib
 import importlib.util
 import io
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -105,7 +106,8 @@ def export_model(folder: Path, out: Path) -> dict[str, Any]:
 
     Returns:
         What export.json holds: image_size, encoders, names and shapes of input and output,
-        windows, opset, max_difference of each runtime, SHA-256 of the weights and the files.
+        windows, prevalence that each hop was trained at (its probabilities hold there), opset,
+        max_difference of each runtime, SHA-256 of the weights and the files.
 
     Raises:
         UserError: a package is missing, the folder holds no PE model (as `load_hops`), or a
@@ -133,6 +135,7 @@ def export_model(folder: Path, out: Path) -> dict[str, Any]:
         "output": _port(OUTPUT, (net.hops,), "probability of PE in the middle slice"),
         "output_names": [f"hop{k + 1}" for k in range(net.hops)],
         "windows_hu": [{"centre": centre, "width": width} for centre, width in WINDOWS],
+        "prevalence": [at and asdict(at) for at in net.prevalence],
         "opset": OPSET,
         "max_difference": difference,
         "weights": hash_path(_weights(folder)),

@@ -86,7 +86,10 @@ def fit(
         # It was trained in forked processes.
         for row in history:
             log(row, row["epoch"])
-        net.load_state_dict(load_model(folder / "model")[0].state_dict())
+        trained, _ = load_model(folder / "model")
+        net.load_state_dict(trained.state_dict())
+        if isinstance(net, HopNet):
+            net.prevalence = trained.prevalence
     net.cpu().eval()
     return pd.DataFrame(history)
 

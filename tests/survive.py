@@ -83,6 +83,7 @@ def train_in_two(store: Store, split: pd.DataFrame, folder: Path) -> None:
     history = fit(net, store, split, settings, folder, lambda row, epoch: rows.append(row))
     assert history.to_dict("records") == rows, "rows are logged where the log is"
     torch.save(net.state_dict(), folder / "net.pt")
+    assert net.prevalence[0].training == 0.4, "noted in the other processes"
 
 
 def error_in_two(store: Store, split: pd.DataFrame, folder: Path) -> str:

@@ -16,6 +16,7 @@ from pekit.export import OpenVinoPredictor, export_model
 from pekit.hop import HopNet
 from pekit.model import Encoder, LandmarkNet
 from pekit.predict import TorchPredictor, predict_studies, predict_volume, predictor
+from pekit.prior import Prevalence
 from pekit.provenance import hash_path
 
 openvino = pytest.importorskip("openvino", reason="needs pip install 'pekit[export]'")
@@ -47,6 +48,7 @@ def net():
     net.frozen = 0
     with torch.no_grad():
         net.train()(torch.from_numpy(stacks(8)))
+    net.trained_at(Prevalence(0.4, 0.1))
     return net.eval()
 
 
@@ -90,6 +92,7 @@ def test_the_card_tells_what_goes_in_and_out(exported):
     assert content["output"]["shape"] == ["batch", 2]
     assert content["output_names"] == ["hop1", "hop2"]
     assert content["encoders"] == ["test_efficientnet"] * 2
+    assert content["prevalence"] == [{"training": 0.4, "natural": 0.1}] * 2
     assert content["windows_hu"][2] == {"centre": -600, "width": 1500}
     assert content["weights"] == hash_path(folder / "hop2" / "model" / "model.safetensors")
     assert content["files"]["model.bin"] == hash_path(out / "model.bin")

@@ -141,6 +141,7 @@ def test_two_processes_share_an_epoch(toy, processes):
     net.load_state_dict(torch.load(folder / "net.pt", weights_only=True))
     assert same(load_hops(folder / "model")[0], net), "the notebook's network is the trained one"
     assert not same(net, network())
+    assert load_hops(folder / "model")[1].prevalence[0].training == 0.4
 
 
 def test_errors_of_forked_processes_read_as_ever(processes):
