@@ -115,14 +115,17 @@ def predict_study(dicom: str, model: str, out: str) -> None:
     # Its ending stays, for it says the format of an image file.
     ending = next((e for e in SUFFIXES if dicom.lower().endswith(e)), "")
     link = folder / ("dicom" if Path(dicom).is_dir() else f"study{ending}")
-    link.unlink(missing_ok=True)
-    link.symlink_to(Path(dicom).resolve(), target_is_directory=Path(dicom).is_dir())
     paths = {"DICOM": link, "MODEL": Path(model).resolve(), "RUN": folder}
     params = {key: os.path.relpath(path, NOTEBOOKS) for key, path in paths.items()}
-    try:
-        run_notebook(found[0], folder / found[0].name, params, name="predict", makes=folder / DONE)
-    finally:
-        link.unlink()
+    # A second call would take the link from under the first. (run_notebook has a lock of its own.)
+    with locked(folder / ".study.lock", f"{shown(folder)} is being predicted by another call"):
+        link.unlink(missing_ok=True)
+        link.symlink_to(Path(dicom).resolve(), target_is_directory=Path(dicom).is_dir())
+        try:
+            made = folder / found[0].name
+            run_notebook(found[0], made, params, name="predict", makes=folder / DONE)
+        finally:
+            link.unlink()
     for page in sorted(folder.glob("*.html")):
         print(f"Page: {shown(page)}")
 

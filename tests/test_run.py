@@ -13,6 +13,7 @@ import nbformat
 import pytest
 import yaml
 
+import run
 from batch.experiment import read_experiment
 from batch.fingerprint import notebook_files
 from batch.notebook import run_notebook
@@ -393,3 +394,19 @@ def test_predict_says_what_it_lacks(tmp_path, options, message):
     assert done.returncode == 1
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_two_predictions_of_one_study_do_not_disturb_each_other(tmp_path, monkeypatch):
+    (tmp_path / "study").mkdir()
+    asked, seen = (str(tmp_path / "study"), str(tmp_path), str(tmp_path / "out")), []
+
+    def while_it_runs(*_, **__):
+        with pytest.raises(UserError, match="is being predicted by another call"):
+            run.predict_study(*asked)
+        seen.append((tmp_path / "out" / "dicom").resolve())
+
+    monkeypatch.setattr(run, "run_notebook", while_it_runs)
+    run.predict_study(*asked)
+    run.predict_study(*asked)
+    assert seen == [tmp_path / "study"] * 2, "the first still finds its study"
+    assert not (tmp_path / "out" / "dicom").exists()
