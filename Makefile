@@ -9,12 +9,12 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 MODEL ?= runs/demo
 WORKERS ?= 2
-export DICOM MODEL OUT NAME
+export DICOM MODEL OUT NAME FORMAT STORE
 # Containers often set it: then each kernel compiles torch and the rest anew, 5 to 10 s each.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke experiment predict lab test lint format hooks lock
+.PHONY: help setup demo smoke experiment predict export lab test lint format hooks lock
 
 help:  ## List what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 12
@@ -34,6 +34,9 @@ experiment: $(READY)  ## An experiment by name: make experiment NAME=rsna
 
 predict: $(READY)  ## A verdict on one study: make predict DICOM=<folder> MODEL=runs/demo
 	@$(RUN) predict --dicom "$$DICOM" --model "$$MODEL" --out "$$OUT"
+
+export: $(READY)  ## For ONNX Runtime, OpenVINO: make export MODEL=runs/demo/hop2 FORMAT=onnx OUT=...
+	@$(RUN) export --model "$$MODEL" --format "$$FORMAT" --out "$$OUT" --store "$$STORE"
 
 lab: $(READY)  ## JupyterLab with the notebooks, to run by hand
 	@cd notebooks && ../$(VENV)/bin/jupyter-lab $(LAB_OPTIONS)

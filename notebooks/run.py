@@ -1,9 +1,10 @@
-"""Run notebooks strictly: one, a batch by experiment, or the one that reads a single study.
+"""Run notebooks strictly: one, a batch by experiment, or the one that reads a single study; export.
 
     python notebooks/run.py batch notebooks/experiments/demo.yaml
     python notebooks/run.py notebook notebooks/05_train_hop1.ipynb --out try.ipynb \\
         --params '{"EPOCHS": 3}'
     python notebooks/run.py predict --dicom FOLDER --model runs/demo
+    python notebooks/run.py export --model runs/demo/hop2 --format onnx --out exported
 
 An unknown or mistyped parameter is an error before anything runs. Kernels run in notebooks/, so
 relative paths among the parameters start there. A failed notebook is kept as <name>.failed.ipynb.
@@ -130,6 +131,32 @@ def predict_study(dicom: str, model: str, out: str) -> None:
         print(f"Page: {shown(page)}")
 
 
+def export(model: str, out: str, formats: str, store: str) -> None:
+    """Write a trained model for ONNX Runtime or OpenVINO, and say how far it is from PyTorch.
+
+    Compared on stacks of a store of prepared studies, where one is given, else on noise.
+    """
+    from pekit.checkpoint import load_hops  # torch: seconds, and only here
+    from pekit.dataset import middle_stacks
+    from pekit.export import FORMATS, export_model
+    from pekit.store import Store
+
+    folder = Path(model)
+    if not any((folder / place / "model.json").exists() for place in ("", "model")):
+        found = [str(card.parents[1]) for card in sorted(folder.glob("*/model/model.json"))]
+        near = f"there are {', '.join(found)}" if found else "give the folder of a trained hop"
+        raise UserError(f"MODEL={model}: no model there; {near}")
+    target = Path(out) if out else folder / "exported"
+    chosen = (formats,) if formats else FORMATS
+    stacks, source = None, "noise"
+    if store:
+        stacks = middle_stacks(Store(Path(store)), load_hops(folder)[1].image_size)
+        source = f"{len(stacks)} stacks of {shown(Path(store))}"
+    card = export_model(folder, target, chosen, stacks)
+    for file, difference in card["max_difference"].items():
+        print(f"{shown(target / file)}: {difference:.2e} off PyTorch at most, on {source}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -147,6 +174,11 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--dicom", default="", help="folder of DICOM files, or a NIfTI or NRRD file")
     study.add_argument("--model", default="runs/demo", help="folder of a finished experiment")
     study.add_argument("--out", default="", help="folder for the result")
+    other = commands.add_parser("export", help="write a model for ONNX Runtime or OpenVINO")
+    other.add_argument("--model", default="runs/demo/hop2", help="folder of a trained hop")
+    other.add_argument("--format", default="", help="onnx or openvino; empty: both")
+    other.add_argument("--out", default="", help="folder for the files; empty: exported/ beside it")
+    other.add_argument("--store", default="", help="prepared studies to compare on; empty: noise")
     return parser
 
 
@@ -165,6 +197,8 @@ def main(arguments: list[str] | None = None) -> int:
             run_notebook(options.notebook, options.out, params, name=options.name, makes=makes)
         elif options.command == "batch":
             run_batch(options.experiment, options.stages, shlex.split(options.snakemake))
+        elif options.command == "export":
+            export(options.model, options.out, options.format, options.store)
         else:
             predict_study(options.dicom, options.model, options.out)
     except UserError as error:
