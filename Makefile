@@ -10,13 +10,13 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 MODEL ?= runs/demo
 WORKERS ?= 2
 JOBS ?= 1
-export DICOM MODEL OUT NAME IMAGES BUNDLE
+export DICOM MODEL OUT NAME IMAGES BUNDLE FORMAT STORE
 # Containers often set it: then each kernel compiles torch and the rest anew, 5 to 10 s each.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke experiment ablations predict review verify lab test lint format hooks
-.PHONY: lock
+.PHONY: help setup demo smoke experiment ablations predict review verify export
+.PHONY: lab test lint format hooks lock
 
 help:  ## List what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 12
@@ -45,6 +45,9 @@ review: $(READY)  ## One folder to hand over: make review NAME=demo [OUT=<folder
 
 verify: $(READY)  ## Recompute a review's tables: make verify BUNDLE=runs/demo/review
 	@$(PY) -m pekit.verify "$${BUNDLE:-runs/$${NAME:-demo}/review}"
+
+export: $(READY)  ## For ONNX Runtime, OpenVINO: make export MODEL=runs/demo/hop2 FORMAT=onnx OUT=...
+	@$(RUN) export --model "$$MODEL" --format "$$FORMAT" --out "$$OUT" --store "$$STORE"
 
 lab: $(READY)  ## JupyterLab with the notebooks, to run by hand
 	@cd notebooks && ../$(VENV)/bin/jupyter-lab $(LAB_OPTIONS)

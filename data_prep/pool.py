@@ -24,6 +24,7 @@ def run_pool(
     tasks: Sequence[Task],
     workers: int,
     on_death: Callable[[Task], Result] | None = None,
+    apart: bool = False,
 ) -> Iterator[Result]:
     """Call `function` on each task in `workers` processes; results come as they are ready.
 
@@ -31,16 +32,19 @@ def run_pool(
         function: a function of a module, so that a worker can import it. It may be called twice
             on a task, when a worker dies at the same time as another is at work.
         tasks: what to call it on. Only a few are handed out in advance, so memory stays bounded.
-        workers: processes; 1 works in this one.
+        workers: processes; 1, or a single task, works in this one.
         on_death: makes the result of a task whose process died, even with no other beside it.
+        apart: for tasks that may kill their process: one after the other, never in this one.
 
     Raises:
         UserError: a worker died, and there is no `on_death`.
     """
-    if workers <= 1 or len(tasks) <= 1:
+    if not apart and (workers <= 1 or len(tasks) <= 1):
         yield from map(function, tasks)
         return
     waiting, suspects = deque(tasks), deque()
+    if apart:
+        waiting, suspects = suspects, waiting
     while waiting or suspects:
         # When a worker dies, each task then at work is tried again alone, to find the one.
         queue, at_once = (suspects, 1) if suspects else (waiting, 2 * workers)

@@ -2,7 +2,8 @@
 
 A record is one JSON file a study, written last and at once, marked with what it was made with. The
 same call after a kill goes on where it was; a study whose task, settings or code changed is done
-again, as is one that could not be read and whose files have changed since.
+again, as is one that could not be read and whose files have changed since. A study at which the
+process died, which need not be the study's fault, is tried once more by the next call.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -47,9 +49,17 @@ class Records:
     def missing(
         self, tasks: Sequence[StudyTask], holds: Callable[[dict], bool] = lambda record: True
     ) -> list[StudyTask]:
-        """The tasks that have no record, or one of something that no longer `holds`."""
+        """The tasks that have no record, one of something that no longer `holds`, or of a death."""
         records = ((task, self.read(task)) for task in tasks)
-        return [task for task, record in records if record is None or not holds(record)]
+        return [
+            task
+            for task, record in records
+            if record is None or not holds(record) or record.get("deaths") == 1
+        ]
+
+    def deaths(self, task: StudyTask) -> int:
+        """How often the process that worked on a study has died, each time in another call."""
+        return (self.read(task) or {}).get("deaths", 0)
 
     def write(self, task: StudyTask, record: dict) -> None:
         """Write a study's record at once, marked with what it was made of."""
@@ -93,8 +103,13 @@ def run_studies(
         OSError: a record cannot be written, e.g. because the disk is full.
         SetupError: something that every study lacks.
     """
-    results = run_pool(
-        partial(_record, work, records), tasks, workers, on_death=partial(_died, records)
+    work, on_death = partial(_record, work, records), partial(_died, records)
+    died = {task.study for task in tasks if records.deaths(task)}
+    first = [task for task in tasks if task.study not in died]
+    again = [task for task in tasks if task.study in died]
+    results = chain(
+        run_pool(work, first, workers, on_death),
+        run_pool(work, again, 1, on_death, apart=True),
     )
     for _ in progress(results, total=len(tasks), desc="studies") if progress else results:
         pass
@@ -121,6 +136,7 @@ def _record(work: Callable[[StudyTask], dict], records: Records, task: StudyTask
 
 
 def _died(records: Records, task: StudyTask) -> None:
-    records.write(
-        task, failed(task, "the process that read it died: lack of memory, or a fault of a decoder")
-    )
+    deaths = records.deaths(task) + 1
+    once = "" if deaths > 1 else "; the next call tries it once more"
+    reason = f"the process that read it died: lack of memory, or a fault of a decoder{once}"
+    records.write(task, {**failed(task, reason), "deaths": deaths})

@@ -1,11 +1,12 @@
-"""Run notebooks strictly: one, a batch by experiment, or the one that reads a single study; and
-gather a finished experiment in one folder for review.
+"""Run notebooks strictly (one, a batch by experiment, or the one that reads one study), and hand
+over what they made: a folder for review, an exported model.
 
     python notebooks/run.py batch notebooks/experiments/demo.yaml
     python notebooks/run.py notebook notebooks/05_train_hop1.ipynb --out try.ipynb \\
         --params '{"EPOCHS": 3}'
     python notebooks/run.py predict --dicom FOLDER --model runs/demo
     python notebooks/run.py review --name demo --images no
+    python notebooks/run.py export --model runs/demo/hop2 --format onnx --out exported
 
 An unknown or mistyped parameter is an error before anything runs. Kernels run in notebooks/, so
 relative paths among the parameters start there. A failed notebook is kept as <name>.failed.ipynb.
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from batch.experiment import DONE, read_experiment
+from batch.handover import export, review
 from batch.notebook import NOTEBOOKS, ROOT, locked, run_notebook, shown
 from batch.parameters import nearest
 from pekit.errors import UserError
@@ -122,38 +124,19 @@ def predict_study(dicom: str, model: str, out: str) -> None:
     # Its ending stays, for it says the format of an image file.
     ending = next((e for e in SUFFIXES if dicom.lower().endswith(e)), "")
     link = folder / ("dicom" if Path(dicom).is_dir() else f"study{ending}")
-    link.unlink(missing_ok=True)
-    link.symlink_to(Path(dicom).resolve(), target_is_directory=Path(dicom).is_dir())
     paths = {"DICOM": link, "MODEL": Path(model).resolve(), "RUN": folder}
     params = {key: os.path.relpath(path, NOTEBOOKS) for key, path in paths.items()}
-    try:
-        run_notebook(found[0], folder / found[0].name, params, name="predict", makes=folder / DONE)
-    finally:
-        link.unlink()
+    # A second call would take the link from under the first. (run_notebook has a lock of its own.)
+    with locked(folder / ".study.lock", f"{shown(folder)} is being predicted by another call"):
+        link.unlink(missing_ok=True)
+        link.symlink_to(Path(dicom).resolve(), target_is_directory=Path(dicom).is_dir())
+        try:
+            made = folder / found[0].name
+            run_notebook(found[0], made, params, name="predict", makes=folder / DONE)
+        finally:
+            link.unlink()
     for page in sorted(folder.glob("*.html")):
         print(f"Page: {shown(page)}")
-
-
-def review(name: str, out: str, images: str) -> None:
-    """Gather a finished experiment in one folder that opens from disk (pekit.review)."""
-    from pekit.review import make_review
-
-    if images not in ("yes", "no"):
-        raise UserError(f"IMAGES={images}: it must be yes or no")
-    known = {path.stem: path for path in sorted((NOTEBOOKS / "experiments").glob("*.yaml"))}
-    if name not in known:
-        raise UserError(f"no experiment {name!r}; {nearest(name, known)}")
-    experiment = read_experiment(known[name])
-    stages = {stage.name: stage.notebook.name for stage in experiment.stages.values()}
-    folder = experiment.folder
-    target = Path(out) if out else folder / "review"
-    if not folder.is_dir():
-        raise UserError(f"{name} has not been run: `make experiment NAME={name}` does it")
-    with locked(folder / ".lock", f"{name} is running: wait for its end"):
-        made = make_review(folder, target, stages, images == "yes")
-    print(f"Review: {shown(made.folder / 'index.html')} ({made.size_mb:.1f} MB)")
-    print(f"Zip:    {shown(made.archive)} ({made.archive_mb:.1f} MB)")
-    print(f"Hash:   {made.sha256} (of SHA256SUMS; tell it to the reader)")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -178,6 +161,11 @@ def _parser() -> argparse.ArgumentParser:
     bundle.add_argument("--name", default="demo", help="the experiment")
     bundle.add_argument("--out", default="", help="folder; without it runs/<name>/review")
     bundle.add_argument("--images", default="yes", help="no leaves images of patients out")
+    other = commands.add_parser("export", help="write a model for ONNX Runtime or OpenVINO")
+    other.add_argument("--model", default="runs/demo/hop2", help="folder of a trained hop")
+    other.add_argument("--format", default="", help="onnx or openvino; empty: both")
+    other.add_argument("--out", default="", help="folder for the files; empty: exported/ beside it")
+    other.add_argument("--store", default="", help="prepared studies to compare on; empty: noise")
     return parser
 
 
@@ -199,6 +187,8 @@ def main(arguments: list[str] | None = None) -> int:
             run_batch(options.experiment, options.stages, options_of, options.jobs)
         elif options.command == "review":
             review(options.name, options.out, options.images)
+        elif options.command == "export":
+            export(options.model, options.out, options.format, options.store)
         else:
             predict_study(options.dicom, options.model, options.out)
     except UserError as error:

@@ -1,6 +1,6 @@
 """A model as a folder: model.json (what to build) and model.safetensors (weights); no pickle."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -10,11 +10,14 @@ from pekit.encoders3d import Encoder3D
 from pekit.errors import UserError
 from pekit.hop import HopNet
 from pekit.model import Encoder, LandmarkNet, make_encoder
+from pekit.prior import Prevalence
 from pekit.store import atomic, read_json, write_json
 from pekit.windows import IMAGE_CHANNELS, SLICES
 
-VERSION = 2
-READABLE = (1, 2)  # version 1 knew stacks of 3 slices only, and hops with weights of their own
+VERSION = 3
+# Version 1 knew stacks of 3 slices only, and hops with weights of their own; both older ones do not
+# say at which prevalence a hop was trained.
+READABLE = (1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class ModelCard:
         image_size: side of the square images, pixels.
         depth: slices of a stack.
         passes: hops that share the one encoder; 1: each has its own.
+        prevalence: of PE among the slices that each hop was trained on, where known.
     """
 
     version: int
@@ -37,6 +41,7 @@ class ModelCard:
     image_size: int
     depth: int = SLICES
     passes: int = 1
+    prevalence: list[Prevalence | None] = field(default_factory=list)
 
 
 def save_model(folder: Path, net: HopNet | LandmarkNet, image_size: int) -> None:
@@ -51,6 +56,7 @@ def save_model(folder: Path, net: HopNet | LandmarkNet, image_size: int) -> None
         image_size,
         net.depth,
         net.passes if hops else 1,
+        net.prevalence if hops else [],
     )
     folder = Path(folder)
     with atomic(folder / "model.safetensors") as beside:
@@ -72,7 +78,8 @@ def load_model(folder: Path) -> tuple[HopNet | LandmarkNet, ModelCard]:
             f"{READABLE}: train it again or use the kit that wrote it"
         )
     try:
-        card = ModelCard(**content)
+        known = [p and Prevalence(**p) for p in content.pop("prevalence", [])]
+        card = ModelCard(**content, prevalence=known)
     except TypeError as error:  # fields that are missing or too many
         raise UserError(f"{folder} has a model.json that this kit did not write: {error}") from None
     # Hops see an image, and all but the first (or all that share weights) the context of another.
@@ -96,6 +103,8 @@ def load_model(folder: Path) -> tuple[HopNet | LandmarkNet, ModelCard]:
         raise UserError(f"{folder} has no model.safetensors: train the model again") from None
     except Exception as error:  # safetensors' and torch's own errors share no class
         raise UserError(f"{folder}: the weights do not fit: {str(error)[:300]}") from None
+    if isinstance(net, HopNet):
+        net.prevalence = card.prevalence or net.prevalence
     return net.eval(), card
 
 

@@ -51,6 +51,25 @@ class AugmentSettings(Settings):
     cutout_size: float = Field(0.4, ge=0, lt=1)
 
 
+class LarsSettings(Settings):
+    """What LARS alone has: see `pekit.recipe.build_optimizer`."""
+
+    trust: float = Field(0.001, gt=0)
+    always_adapt: bool = False
+
+
+class ClusterSettings(Settings):
+    """Which processes train together, each on batches of its own: `devices` of each of `nodes`.
+
+    `strategy`: auto is ddp_notebook in a notebook (forks; the kernel may not have touched a GPU or
+    trained before) and ddp in a script, which then runs once for each device.
+    """
+
+    devices: int = Field(1, ge=1)
+    nodes: int = Field(1, ge=1)
+    strategy: Literal["auto", "ddp", "ddp_notebook"] = "auto"
+
+
 class TrainSettings(Settings):
     """How a network is trained. Defaults are the paper's for PE detection (section IV).
 
@@ -58,11 +77,7 @@ class TrainSettings(Settings):
     `samples_per_epoch` bounds an epoch (None: every slice once); `depth` slices make a stack;
     `accumulate` batches make a step, their mean as one large batch; `save_every_s` seconds lie
     between the saves in mid-epoch from which a kill is resumed; `keep` says which epoch's weights
-    count; `lars_trust` and `lars_always_adapt`: see `pekit.recipe.build_optimizer`.
-
-    `devices` of each of `nodes` train together, each on batches of its own. `strategy`: auto is
-    ddp_notebook in a notebook (forks; the kernel may not have touched a GPU or trained before) and
-    ddp in a script, which then runs once for each device.
+    count.
     """
 
     image_size: int = Field(576, ge=32)
@@ -76,8 +91,7 @@ class TrainSettings(Settings):
     optimizer: Literal["lars", "sgd", "adamw"] = "lars"
     lr: float = Field(0.003, gt=0)
     weight_decay: float = Field(0.0, ge=0)
-    lars_trust: float = Field(0.001, gt=0)
-    lars_always_adapt: bool = False
+    lars: LarsSettings = LarsSettings()
     warmup_steps: int = Field(1000, ge=0)
     validation_samples: int = Field(2000, ge=1)
     z_scale: float = Field(600.0, gt=0)
@@ -85,9 +99,7 @@ class TrainSettings(Settings):
     keep: Literal["last", "best"] = "last"
     save_every_s: float = Field(600.0, ge=0)
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int = Field(1, ge=1)
-    nodes: int = Field(1, ge=1)
-    strategy: Literal["auto", "ddp", "ddp_notebook"] = "auto"
+    cluster: ClusterSettings = ClusterSettings()
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     seed: int = 0
     augment: AugmentSettings = AugmentSettings()

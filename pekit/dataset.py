@@ -72,6 +72,22 @@ def resize_slices(hu: np.ndarray, image_size: int) -> np.ndarray:
     return np.stack([cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in hu])
 
 
+def middle_stacks(store: Store, image_size: int, n: int = 16) -> np.ndarray:
+    """The middle stacks of up to `n` studies, spread over a store: `(N, 3, H, W)` int16 HU.
+
+    Raises:
+        UserError: the store holds no study.
+    """
+    studies = store.studies.query("verdict != 'excluded'")["StudyInstanceUID"].tolist()
+    if not studies:
+        raise UserError(f"{store.root} holds no study")
+    stacks = []
+    for study in studies[:: max(1, len(studies) // n)][:n]:
+        middle = read_stack(store, study, store.volume_shape(study)[0] // 2)
+        stacks.append(resize_slices(middle, image_size))
+    return np.stack(stacks)
+
+
 class StackDataset(Dataset):
     """Stacks of neighbouring slices with the label of the middle one, and its landmarks.
 

@@ -4,6 +4,10 @@
     cache.fill(studies, progress=progress)
     features, probability = cache.read(study)       # (S, F), (S,) of the slices in the crop box
 
+Of studies that the network was trained on they are surer than of new ones. On the demo cohort its
+slices have an AUROC of 0.987 among training studies, 0.971 among validation and 0.976 among test
+studies. Nothing here corrects that.
+
 A folder `<key>/` holds the features of one network: the key is a hash of its weights, of the image
 size and of the code. A file names the volume that it was made from; where the study was prepared
 anew, it is made anew.

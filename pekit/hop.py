@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pekit.encoders3d import Encoder3D, memory_format
 from pekit.errors import UserError
 from pekit.model import Encoder
+from pekit.prior import Prevalence
 from pekit.windows import IMAGE_CHANNELS, WINDOWS, Windows
 
 
@@ -87,6 +88,9 @@ class HopNet(nn.Module):
         frozen: so many first hops keep their weights and batch-norm statistics, with no gradient.
         passes: hops with shared weights; takes a single encoder.
 
+    Attributes:
+        prevalence: of PE among the slices that each hop was trained on; None: not trained.
+
     Raises:
         UserError: encoders that do not go together; the message names the hop.
     """
@@ -101,6 +105,7 @@ class HopNet(nn.Module):
         followed = encoders[:-1] if passes == 1 else encoders
         self.aggregators = nn.ModuleList(Aggregator(e.widths, e.strides) for e in followed)
         self.frozen, self.passes = frozen, passes
+        self.prevalence: list[Prevalence | None] = [None] * self.hops
         for encoder in encoders[:frozen]:
             encoder.requires_grad_(False)
         # Between two frozen hops the aggregator is frozen as well.
@@ -121,6 +126,10 @@ class HopNet(nn.Module):
     def memory_format(self) -> torch.memory_format:
         """The layout that its convolutions like."""
         return memory_format(self)
+
+    def trained_at(self, prevalence: Prevalence) -> None:
+        """Note the prevalence at which the free hops are trained."""
+        self.prevalence[self.frozen :] = [prevalence] * (self.hops - self.frozen)
 
     def train(self, mode: bool = True) -> "HopNet":
         """Training mode for the free parts; frozen hops stay in evaluation mode."""
@@ -181,6 +190,7 @@ class HopNet(nn.Module):
         start = last if again else (encoder or last).with_in_chans(IMAGE_CHANNELS)
         new = start.with_in_chans(2 * IMAGE_CHANNELS)
         grown = HopNet([*copy.deepcopy(self.encoders), new], frozen=self.hops)
+        grown.prevalence = [*self.prevalence, None]
         old = [*self.aggregators, *([self.aggregators[-1]] if again else [])]
         for ours, theirs in zip(grown.aggregators, old, strict=False):
             ours.load_state_dict(theirs.state_dict())

@@ -18,6 +18,7 @@ from pekit.config import TrainSettings
 from pekit.errors import UserError
 from pekit.loaders import Task, data_loaders
 from pekit.meter import Meter
+from pekit.prior import Prevalence
 from pekit.progress import say
 from pekit.recipe import batch_loss, build_optimizer, learning_rate
 from pekit.resume import Checkpoint, Position, seed_step
@@ -56,6 +57,9 @@ class Training:
         self.loader, self.validation = data_loaders(
             self.store, self.split, self.task, s, fabric.global_rank, fabric.world_size
         )
+        if self.task == "pe":
+            natural = float(self.loader.dataset.label.mean())
+            self.net.trained_at(Prevalence(self.loader.sampler.prevalence, natural))
         self.batches = len(self.loader)
         self.updates = -(-self.batches // s.accumulate)
         # Loaded networks come in evaluation mode.
@@ -172,8 +176,8 @@ class Training:
             **self.meter.read(),
         }
         if self.task == "pe":
-            row["prevalence"] = self.loader.sampler.prevalence
-            row["natural_prevalence"] = float(self.loader.dataset.label.mean())
+            at = self.net.prevalence[-1]
+            row |= {"prevalence": at.training, "natural_prevalence": at.natural}
         if not math.isfinite(row["validation_loss"]):
             raise UserError(f"the validation loss after epoch {done} is not finite: lower lr")
         better = row["validation_loss"] < position.best

@@ -8,8 +8,11 @@
 """
 
 import math
+import pickle
 import shutil
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
@@ -88,7 +91,9 @@ def plan_training(
 ) -> Plan:
     """Estimate what `fit` with the same arguments costs, by a few steps on a copy of `net`.
 
-    Weights and random states are left as they are. On a CPU the probe takes at most 4 samples a
+    Weights and random states are left as they are. Where several processes will train (`cluster`),
+    it is done in a process of its own, as if alone on its device: a notebook forks them, which it
+    could not after training. On a CPU the probe takes at most 4 samples a
     batch and its time is scaled, since a step's time is proportional to its samples there.
 
     Args:
@@ -100,11 +105,33 @@ def plan_training(
         UserError: as `fit`: empty parts or classes, no GPU where one is asked; or the GPU's memory
             does not even hold the probe.
     """
+    asked = (net, store, split, settings, Path(folder), limit_hours, probe_steps)
+    if settings.cluster.devices * settings.cluster.nodes == 1:
+        return _plan(*asked)
+    # As bytes: what torch hands to a process itself would be shared with those that are forked.
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(_plan_pickled, pickle.dumps(asked)).result()
+
+
+def _plan_pickled(asked: bytes) -> Plan:
+    return _plan(*pickle.loads(asked))
+
+
+def _plan(
+    net: HopNet | LandmarkNet,
+    store: Store,
+    split: pd.DataFrame,
+    settings: TrainSettings,
+    folder: Path,
+    limit_hours: float | None,
+    probe_steps: int,
+) -> Plan:
+    world = settings.cluster.devices * settings.cluster.nodes
     if settings.device == "gpu" and not torch.cuda.is_available():
         raise UserError("device = gpu, but torch sees none: set device to auto or cpu")
     gpu = settings.device != "cpu" and torch.cuda.is_available()
     task = "landmarks" if isinstance(net, LandmarkNet) else "pe"
-    train, validation = data_loaders(store, split, task, settings)
+    train, validation = data_loaders(store, split, task, settings, world=world)
     batches, batch = len(train), settings.batch_size
     steps = settings.epochs * -(-batches // settings.accumulate)
     with untouched_random_state():
@@ -131,7 +158,7 @@ def plan_training(
         flops=flops,
         memory=(fixed + each * batch) / GIB,
         memory_free=free / GIB,
-        samples_per_epoch=batches * batch,
+        samples_per_epoch=batches * batch * world,
         steps=steps,
         seconds_per_step=batch_s * settings.accumulate,
         device_rate=batch / step_s,
@@ -140,7 +167,7 @@ def plan_training(
         hours=settings.epochs * epoch_s / 3600,
         # A checkpoint is written beside the one before; the model comes once more at the end.
         disk=(2 * (weights + state) + weights) / GIB,
-        disk_free=shutil.disk_usage(_existing(Path(folder))).free / GIB,
+        disk_free=shutil.disk_usage(_existing(folder)).free / GIB,
     )
     plan.advice.extend(_advice(plan, settings, fixed, each, free, limit_hours))
     return plan

@@ -17,6 +17,7 @@ from pekit.dataset import resize_slices
 from pekit.errors import UserError
 from pekit.export import OpenVinoPredictor, has_openvino
 from pekit.hop import HopNet
+from pekit.prior import Prevalence, check_prior, correct_hops
 from pekit.store import SLICE_LABEL, UIDS, Store
 from pekit.windows import SLICES
 
@@ -26,7 +27,7 @@ PAYS_FROM = 256
 
 
 class Predictor(Protocol):
-    """What computes slice probabilities: HU `(B, depth, H, W)` -> `(B, K)` float32.
+    """What computes slice probabilities: HU `(B, depth, H, W)` -> `(B, K)`.
 
     `backend` names the library and the device or precision, for logs; `hops` is K.
     """
@@ -54,7 +55,11 @@ class TorchPredictor:
 
 
 def predictor(
-    net: HopNet, image_size: int, backend: Backend = "auto", exported: Path | None = None
+    net: HopNet,
+    image_size: int,
+    backend: Backend = "auto",
+    exported: Path | None = None,
+    prior: str | float = "training",
 ) -> Predictor:
     """The fastest way to predict with `net` on this machine, at PyTorch's numbers (to 1e-3).
 
@@ -63,10 +68,15 @@ def predictor(
     CPU. PyTorch takes `net` along to its device. `exported`, a folder that
     `pekit.export.export_model` wrote, spares OpenVINO the conversion.
 
+    `prior` says at which prevalence of PE among slices the probabilities hold: `training` is what
+    the network says; `natural`, that of the training part, matters where it was trained on more
+    positives than there are; a number is any other. The order of slices stays (`pekit.prior`).
+
     Raises:
-        UserError: an unknown backend, `openvino` is asked and not installed, or an export of
-            other weights.
+        UserError: an unknown backend, `openvino` is asked and not installed, an export of other
+            weights, or a prior that is none, or that the network does not know.
     """
+    prior = check_prior(prior, net.prevalence)
     if backend not in ("auto", "torch", "openvino"):
         raise UserError(f"backend '{backend}' is unknown: choose auto, torch or openvino")
     if backend == "auto":
@@ -74,8 +84,21 @@ def predictor(
         usable = has_openvino() and net.depth == SLICES and not torch.cuda.is_available()
         backend = "openvino" if pays and usable else "torch"
     if backend == "openvino":
-        return OpenVinoPredictor(net, image_size, exported=exported)
-    return TorchPredictor(to_best_device(net))
+        plain = OpenVinoPredictor(net, image_size, exported=exported)
+    else:
+        plain = TorchPredictor(to_best_device(net))
+    return plain if prior == "training" else _AtPrior(plain, net.prevalence, prior)
+
+
+class _AtPrior:
+    """A predictor at another prevalence than the network's."""
+
+    def __init__(self, plain: Predictor, prevalence: list[Prevalence], prior: str | float):
+        self.plain, self.prevalence, self.prior = plain, prevalence, prior
+        self.backend, self.hops, self.depth = plain.backend, plain.hops, plain.depth
+
+    def __call__(self, stack_hu: np.ndarray) -> np.ndarray:
+        return correct_hops(self.plain(stack_hu), self.prevalence, self.prior)
 
 
 def to_best_device(net: HopNet) -> HopNet:
@@ -103,7 +126,7 @@ def predict_volume(
         stride: predict every `stride`-th slice; the ones between repeat it.
 
     Returns:
-        `(Z, K)` float32, one column a hop.
+        `(Z, K)`, one column a hop; float32, or float64 where the prior was corrected.
 
     Raises:
         UserError: a probability is not finite.
@@ -120,7 +143,7 @@ def predict_volume(
 
 def whole_study(inside: np.ndarray, z0: int, n_slices: int) -> np.ndarray:
     """Probabilities `(n_slices, K)` of a whole study; outside the crop box, from `z0` on, 0."""
-    whole = np.zeros((n_slices, inside.shape[1]), dtype=np.float32)
+    whole = np.zeros((n_slices, inside.shape[1]), dtype=inside.dtype)
     whole[z0 : z0 + len(inside)] = inside
     return whole
 

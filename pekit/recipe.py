@@ -30,16 +30,16 @@ def batch_loss(net: nn.Module, batch: dict[str, Tensor], task: str) -> Tensor:
 def build_optimizer(net: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     """timm's optimiser of that name for the parameters that are free, with momentum 0.9.
 
-    timm's LARS scales a layer's step by `lars_trust` |weights| / |gradient| where weight decay is
-    not 0, or everywhere with `lars_always_adapt`; else it is SGD. The paper names neither.
+    timm's LARS scales a layer's step by `lars.trust` |weights| / |gradient| where weight decay is
+    not 0, or everywhere with `lars.always_adapt`; else it is SGD. The paper names neither.
     """
     from timm.optim import create_optimizer_v2
 
     options = {
         "adamw": {"fused": True},
         "lars": {
-            "trust_coeff": settings.lars_trust,
-            "always_adapt": settings.lars_always_adapt,
+            "trust_coeff": settings.lars.trust,
+            "always_adapt": settings.lars.always_adapt,
         },
         "sgd": {},
     }

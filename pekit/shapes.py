@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pekit.hop import HopNet
-from pekit.windows import SLICES
+from pekit.model import Encoder
 
 
 def model_table(net: HopNet, image_size: int) -> pd.DataFrame:
@@ -18,30 +18,33 @@ def model_table(net: HopNet, image_size: int) -> pd.DataFrame:
 
     Returns:
         A row a feature map: part, layer, shape (C, H, W), parameters (of all that the row names:
-        a whole encoder or aggregator on the row `all`, a step of an aggregator on its own).
+        a whole encoder or aggregator on the row `all`, a step of an aggregator on its own). Of
+        hops that share weights, later passes are named, and their parameters are not counted again.
     """
     rows: list[dict[str, Any]] = []
     handles = []
 
-    def watch(part: str, layer: str, module: nn.Module, parameters: bool) -> None:
+    def watch(part: str, layer: str, module: nn.Module) -> None:
         def note(_module: nn.Module, _inputs: tuple, output: Tensor) -> None:
-            rows.append(_row(part, layer, output, _count(module) if parameters else None))
+            rows.append(_row(part, layer, output, _count(module)))
 
         handles.append(module.register_forward_hook(note))
 
-    watch("windows", "all", net.windows, True)
+    watch("windows", "all", net.windows)
     for k, encoder in enumerate(net.encoders, start=1):
-        # The classifier's own convolution hides the last stage's map from the pyramid.
-        stage = encoder.net.get_submodule(encoder.net.feature_info[-1]["module"])
-        watch(f"encoder {k}", "last stage", stage, False)
-        handles.append(encoder.register_forward_hook(_pyramid(rows, f"encoder {k}")))
+        stage = _Stage()
+        if isinstance(encoder, Encoder):
+            # The classifier's own convolution hides the last stage's map from the pyramid.
+            last = encoder.net.get_submodule(encoder.net.feature_info[-1]["module"])
+            handles.append(last.register_forward_hook(stage))
+        handles.append(encoder.register_forward_hook(_pyramid(rows, f"encoder {k}", stage)))
     for k, aggregator in enumerate(net.aggregators, start=1):
         for n, step in enumerate(aggregator.steps, start=1):
-            watch(f"aggregator {k}", f"step {n}, before upsampling", step, True)
-        watch(f"aggregator {k}", "all", aggregator, True)
+            watch(f"aggregator {k}", f"step {n}, before upsampling", step)
+        watch(f"aggregator {k}", "all", aggregator)
     state = {**dict(net.named_parameters()), **dict(net.named_buffers())}
     state = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
-    stack = torch.empty(1, SLICES, image_size, image_size, device="meta")
+    stack = torch.empty(1, net.depth, image_size, image_size, device="meta")
     training = net.training
     try:
         with torch.no_grad():
@@ -50,20 +53,40 @@ def model_table(net: HopNet, image_size: int) -> pd.DataFrame:
         net.train(training)
         for handle in handles:
             handle.remove()
-    table = pd.DataFrame(rows)
-    return table.astype({"parameters": "Int64"})
+    _name_passes(rows)
+    return pd.DataFrame(rows).astype({"parameters": "Int64"})
 
 
-def _pyramid(rows: list[dict[str, Any]], part: str) -> Callable:
+class _Stage:
+    """Keeps what a module gave last."""
+
+    output: Tensor | None = None
+
+    def __call__(self, _module: nn.Module, _inputs: tuple, output: Tensor) -> None:
+        self.output = output
+
+
+def _pyramid(rows: list[dict[str, Any]], part: str, stage: _Stage) -> Callable:
     def note(encoder: nn.Module, _inputs: tuple, output: tuple[Tensor, list[Tensor]]) -> None:
         logits, features = output
-        last_stage = rows.pop()
         for stride, feature in zip(encoder.strides, features, strict=True):
             rows.append(_row(part, f"stride {stride}", feature, None))
-        rows.insert(-1, last_stage)
+        if stage.output is not None:
+            rows.insert(-1, _row(part, "last stage", stage.output, None))
         rows.append(_row(part, "all", logits, _count(encoder)))
 
     return note
+
+
+def _name_passes(rows: list[dict[str, Any]]) -> None:
+    """A part that ran before ends with its row `all`: what comes after it is another pass."""
+    done: dict[str, int] = {}
+    for row in rows:
+        part, ends = row["part"], row["layer"] == "all"
+        if part in done:
+            row |= {"part": f"{part}, pass {done[part] + 1}", "parameters": None}
+        if ends:
+            done[part] = done.get(part, 0) + 1
 
 
 def _count(module: nn.Module) -> int:

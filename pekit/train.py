@@ -40,7 +40,7 @@ def fit(
     has chosen them, and figures on it are no longer of untouched studies.
 
     A run that was cut off goes on where it was last saved (`save_every_s`), if network, data,
-    settings and code are the same. With several processes (`devices`, `nodes`) a step takes a
+    settings and code are the same. With several processes (`cluster`) a step takes a
     batch from each, batch norm sees each batch by itself, rows are logged at the end, and all nodes
     need `folder` and the store on a shared disk.
 
@@ -86,25 +86,28 @@ def fit(
         # It was trained in forked processes.
         for row in history:
             log(row, row["epoch"])
-        net.load_state_dict(load_model(folder / "model")[0].state_dict())
+        trained, _ = load_model(folder / "model")
+        net.load_state_dict(trained.state_dict())
+        if isinstance(net, HopNet):
+            net.prevalence = trained.prevalence
     net.cpu().eval()
     return pd.DataFrame(history)
 
 
 def _fabric(settings: TrainSettings) -> Fabric:
-    gpus = torch.cuda.device_count()
-    if settings.device == "gpu" and gpus < settings.devices:
+    gpus, cluster = torch.cuda.device_count(), settings.cluster
+    if settings.device == "gpu" and gpus < cluster.devices:
         raise UserError(
-            f"device = gpu and devices = {settings.devices}, but torch sees {gpus} GPUs: set "
+            f"device = gpu and devices = {cluster.devices}, but torch sees {gpus} GPUs: set "
             "devices to what is there, or device to auto or cpu"
         )
     # Lightning's tips and notices would drown the line an epoch.
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     return Fabric(
         accelerator={"auto": "auto", "cpu": "cpu", "gpu": "cuda"}[settings.device],
-        devices=settings.devices,
-        num_nodes=settings.nodes,
-        strategy=settings.strategy,
+        devices=cluster.devices,
+        num_nodes=cluster.nodes,
+        strategy=cluster.strategy,
         precision=settings.precision,
     )
 

@@ -1,4 +1,4 @@
-"""What test_survive.py asks of processes: a training that is killed, and one of two processes.
+"""What test_survive.py asks of processes: trainings that are killed, by one and two processes.
 
     python tests/survive.py <folder>
 
@@ -14,14 +14,15 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from torch.multiprocessing import ProcessExitedException
 from toy import toy_store
 
-from pekit.config import TrainSettings
+from pekit.config import ClusterSettings, TrainSettings
 from pekit.errors import UserError
 from pekit.hop import HopNet
 from pekit.model import Encoder
+from pekit.plan import plan_training
 from pekit.store import Store, write_json
-from pekit.train import fit
 
 SETTINGS = TrainSettings(
     image_size=32,
@@ -37,6 +38,20 @@ SETTINGS = TrainSettings(
     device="cpu",
     save_every_s=0,
 )
+IN_TWO = SETTINGS.model_copy(
+    update={
+        "cluster": ClusterSettings(devices=2, strategy="ddp_notebook"),
+        "epochs": 1,
+        "batch_size": 2,
+    }
+)
+
+
+def fit(*arguments) -> pd.DataFrame:
+    """`pekit.train.fit`; Lightning takes seconds to import, and the plan's process needs none."""
+    from pekit.train import fit
+
+    return fit(*arguments)
 
 
 def network() -> HopNet:
@@ -65,8 +80,8 @@ def train_until_killed(store: Store, split: pd.DataFrame, folder: Path) -> None:
     fit(net, store, split, SETTINGS, folder, lambda row, epoch: None)
 
 
-def train_in_two(store: Store, split: pd.DataFrame, folder: Path) -> None:
-    """Two processes that note which slices they see."""
+def train_in_two(store: Store, split: pd.DataFrame, folder: Path, kill_at: int = 0) -> None:
+    """Two processes that note which slices they see, and are killed at a batch if asked."""
     net = network()
 
     def note(module, inputs):
@@ -74,22 +89,29 @@ def train_in_two(store: Store, split: pd.DataFrame, folder: Path) -> None:
             with (folder / f"seen-{os.getpid()}.txt").open("a") as file:
                 file.writelines(f"{float(c)!r}\n" for c in inputs[1])
 
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     net.register_forward_pre_hook(note)
-    settings = SETTINGS.model_copy(
-        update={"devices": 2, "strategy": "ddp_notebook", "epochs": 1, "batch_size": 2}
-    )
+    before_batch(net, lambda n: os.kill(os.getpid(), signal.SIGKILL) if n == kill_at else None)
     rows = []
-    history = fit(net, store, split, settings, folder, lambda row, epoch: rows.append(row))
+    history = fit(net, store, split, IN_TWO, folder, lambda row, epoch: rows.append(row))
     assert history.to_dict("records") == rows, "rows are logged where the log is"
     torch.save(net.state_dict(), folder / "net.pt")
+    history.to_csv(folder / "history.csv")
+    assert net.prevalence[0].training == 0.4, "noted in the other processes"
+
+
+def kill_two(store: Store, split: pd.DataFrame, folder: Path) -> str:
+    """Both of them killed, before the fifth of six batches; by which signal."""
+    try:
+        train_in_two(store, split, folder, kill_at=5)
+    except ProcessExitedException as error:
+        return str(error.signal_name)
+    return "not killed"
 
 
 def error_in_two(store: Store, split: pd.DataFrame, folder: Path) -> str:
     """What is said where both processes fail."""
-    settings = SETTINGS.model_copy(
-        update={"devices": 2, "strategy": "ddp_notebook", "batch_size": 20}
-    )
+    settings = IN_TWO.model_copy(update={"batch_size": 20})
     try:
         fit(network(), store, split, settings, folder, lambda row, epoch: None)
     except UserError as error:
@@ -98,15 +120,24 @@ def error_in_two(store: Store, split: pd.DataFrame, folder: Path) -> str:
 
 
 def main(root: Path) -> None:
-    store, split = toy_store(root / "toy")
-    killed = mp.get_context("fork").Process(
-        target=train_until_killed, args=(store, split, root / "killed")
-    )
+    toy = toy_store(root / "toy")
+    killed = mp.get_context("fork").Process(target=train_until_killed, args=(*toy, root / "killed"))
     killed.start()
     killed.join()
-    train_in_two(store, split, root / "two")
-    error = error_in_two(store, split, root / "error")
-    write_json(root / "done.json", {"exitcode": killed.exitcode, "error": error})
+    # As in the notebooks: first a plan, which trains a little, then processes are forked.
+    plan = plan_training(network(), *toy, IN_TWO, probe_steps=1)
+    train_in_two(*toy, root / "two")
+    two_killed = kill_two(*toy, root / "two_killed")
+    for file in (root / "two_killed").glob("seen-*.txt"):
+        file.unlink()
+    train_in_two(*toy, root / "two_killed")
+    done = {
+        "exitcode": killed.exitcode,
+        "two_killed": two_killed,
+        "error": error_in_two(*toy, root / "error"),
+        "planned": [plan.samples_per_epoch, plan.steps],
+    }
+    write_json(root / "done.json", done)
 
 
 if __name__ == "__main__":

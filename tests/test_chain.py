@@ -103,6 +103,19 @@ def test_both_hops_predict_every_slice(predictions):
     assert parts[["validation", "test"]].tolist() == [8, 10]
 
 
+def test_one_study_is_predicted_as_in_the_batch(predictions):
+    """At the same prevalence too, for the thresholds were chosen on such probabilities."""
+    alone = pd.read_csv(RUNS / "predict_study" / "slices.csv")
+    batch = predictions[predictions["StudyInstanceUID"] == alone["StudyInstanceUID"].iloc[0]]
+    batch = batch.sort_values("z")
+    np.testing.assert_allclose(alone[["hop1", "hop2"]], batch[["hop1", "hop2"]], atol=1e-6)
+    _, card = load_hops(RUNS / "hop2")
+    metrics = [json.loads((RUNS / hop / "metrics.json").read_text()) for hop in ("hop1", "hop2")]
+    expected = [(m["prevalence"], m["natural_prevalence"]) for m in metrics]
+    assert [(at.training, at.natural) for at in card.prevalence] == expected
+    assert json.loads((RUNS / "predict" / "params.json").read_text())["prior"] == "natural"
+
+
 def test_table_is_the_vote_on_the_predictions(predictions):
     split = json.loads((RUNS / "prepare" / "metrics.json").read_text())["split_sha256"]
     thresholds = read_thresholds(RUNS / "evaluate" / "thresholds.json", split)

@@ -9,6 +9,8 @@ from pekit.encoders3d import Encoder3D
 from pekit.errors import UserError
 from pekit.hop import HopNet
 from pekit.model import Encoder, LandmarkNet
+from pekit.predict import predictor
+from pekit.prior import Prevalence
 
 LITE0 = "tf_efficientnet_lite0"
 STACK = torch.zeros(1, 3, 64, 64, dtype=torch.int16)
@@ -75,16 +77,40 @@ def test_hops_of_different_encoders_come_back_the_same(tmp_path):
         assert torch.equal(loaded(STACK), net(STACK))
 
 
-def test_a_model_of_version_1_is_read(two_hops, tmp_path):
+def test_prevalence_of_each_hop_is_kept(tmp_path):
+    net = HopNet([Encoder("test_efficientnet")])
+    net.trained_at(Prevalence(0.4, 0.1))
+    two = net.add_hop()
+    save_model(tmp_path, two, image_size=64)
+    assert json.loads((tmp_path / "model.json").read_text())["prevalence"] == [
+        {"training": 0.4, "natural": 0.1},
+        None,
+    ]
+    loaded, card = load_hops(tmp_path)
+    assert loaded.prevalence == card.prevalence == [Prevalence(0.4, 0.1), None]
+    loaded.trained_at(Prevalence(0.3, 0.1))
+    assert [at.training for at in loaded.prevalence] == [0.4, 0.3], "hop 1 is frozen"
+    card = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps({**card, "prevalence": [{"train": 0.4}, None]}))
+    with pytest.raises(UserError, match=r"did not write.*train"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_older_models_are_read_but_know_no_prevalence(two_hops, tmp_path, version):
     net, folder = two_hops
     card = json.loads((folder / "model.json").read_text())
-    old = {k: v for k, v in card.items() if k not in ("depth", "passes")}
-    (tmp_path / "model.json").write_text(json.dumps({**old, "version": 1}))
+    later = ("prevalence",) if version == 2 else ("prevalence", "depth", "passes")
+    old = {k: v for k, v in card.items() if k not in later}
+    (tmp_path / "model.json").write_text(json.dumps({**old, "version": version}))
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     loaded, _ = load_model(tmp_path)
     with torch.inference_mode():
         assert torch.equal(loaded(STACK), net(STACK))
     assert loaded.depth == 3
+    assert predictor(loaded, 64, "torch", prior="training").hops == 2
+    with pytest.raises(UserError, match="hop 1 does not say at which prevalence"):
+        predictor(loaded, 64, "torch", prior="natural")
 
 
 def test_weights_of_another_shape_name_the_layer(two_hops, tmp_path):

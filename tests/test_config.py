@@ -1,6 +1,6 @@
 import pytest
 
-from pekit.config import AugmentSettings, TrainSettings
+from pekit.config import AugmentSettings, ClusterSettings, LarsSettings, TrainSettings
 from pekit.errors import UserError
 
 
@@ -21,6 +21,15 @@ def test_defaults_are_the_papers():
 def test_unknown_name_offers_near_ones():
     with pytest.raises(UserError, match=r"no setting 'batchsize' \(do you mean batch_size"):
         TrainSettings(batchsize=3)
+
+
+def test_so_do_the_groups_of_settings():
+    with pytest.raises(UserError, match=r"no setting 'node' \(do you mean nodes"):
+        ClusterSettings(node=2)
+    with pytest.raises(UserError, match=r"no setting 'adapt' \(do you mean always_adapt or trust"):
+        LarsSettings(adapt=True)
+    with pytest.raises(UserError, match="devices = 0"):
+        ClusterSettings(devices=0)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,10 @@
 
 import importlib
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +15,13 @@ from torch import nn
 from toy import toy_store
 
 from pekit.checkpoint import save_model
+from pekit.dataset import middle_stacks, resize_slices
 from pekit.errors import UserError
 from pekit.export import OpenVinoPredictor, export_model
 from pekit.hop import HopNet
 from pekit.model import Encoder, LandmarkNet
 from pekit.predict import TorchPredictor, predict_studies, predict_volume, predictor
+from pekit.prior import Prevalence
 from pekit.provenance import hash_path
 
 openvino = pytest.importorskip("openvino", reason="needs pip install 'pekit[export]'")
@@ -47,6 +53,7 @@ def net():
     net.frozen = 0
     with torch.no_grad():
         net.train()(torch.from_numpy(stacks(8)))
+    net.trained_at(Prevalence(0.4, 0.1))
     return net.eval()
 
 
@@ -90,6 +97,7 @@ def test_the_card_tells_what_goes_in_and_out(exported):
     assert content["output"]["shape"] == ["batch", 2]
     assert content["output_names"] == ["hop1", "hop2"]
     assert content["encoders"] == ["test_efficientnet"] * 2
+    assert content["prevalence"] == [{"training": 0.4, "natural": 0.1}] * 2
     assert content["windows_hu"][2] == {"centre": -600, "width": 1500}
     assert content["weights"] == hash_path(folder / "hop2" / "model" / "model.safetensors")
     assert content["files"]["model.bin"] == hash_path(out / "model.bin")
@@ -172,3 +180,46 @@ def test_a_landmark_model_is_refused(tmp_path):
     save_model(tmp_path, LandmarkNet(Encoder("test_efficientnet")), SIZE)
     with pytest.raises(UserError, match="landmarks model"):
         export_model(tmp_path, tmp_path / "out")
+
+
+def run(*arguments):
+    """`make export`'s command."""
+    root = Path(__file__).resolve().parents[1]
+    command = [sys.executable, root / "notebooks" / "run.py", "export", *arguments]
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+
+
+def test_the_command_writes_what_is_asked_and_says_how_exact_it_is(exported, net, tmp_path):
+    store, _ = toy_store(tmp_path / "toy")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model.onnx").write_text("of another model")
+    options = ("--format", "openvino", "--out", tmp_path / "out", "--store", store.root)
+    done = run("--model", exported[1] / "hop2", *options)
+    assert done.returncode == 0, done.stderr
+    names = ["export.json", "model.bin", "model.xml"]
+    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == names
+    content = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert sorted(content["files"]) == names[1:]
+    said = re.search(r"model\.xml: (\S+) off PyTorch at most, on 6 stacks of", done.stdout)
+    assert float(said[1]) == pytest.approx(content["max_difference"]["model.xml"], rel=0.01)
+    # Measured here as well, on the middle slices of the same studies.
+    stacks_hu = middle_stacks(store, SIZE)
+    study = store.studies["StudyInstanceUID"].iloc[1]
+    hu = store.read_volume(study)
+    expected = resize_slices(hu[len(hu) // 2 - 1 : len(hu) // 2 + 2], SIZE)
+    assert (stacks_hu[1] == expected).all()
+    by_openvino = OpenVinoPredictor(net, SIZE, exported=tmp_path / "out")(stacks_hu)
+    difference = np.abs(by_openvino - TorchPredictor(net)(stacks_hu)).max()
+    assert content["max_difference"]["model.xml"] == pytest.approx(difference, abs=1e-6)
+
+
+def test_the_command_names_the_models_that_there_are(exported):
+    done = run("--model", exported[1])
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith(f"no model there; there are {exported[1] / 'hop2'}")
+
+
+def test_an_unknown_format_is_named(exported):
+    with pytest.raises(UserError, match="'tflite' is unknown: choose onnx or openvino"):
+        export_model(exported[1] / "hop2", exported[1] / "other", ("tflite",))

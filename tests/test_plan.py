@@ -12,6 +12,7 @@ from torch import nn
 from toy import toy_store
 
 from pekit.config import TrainSettings
+from pekit.encoders3d import Encoder3D
 from pekit.errors import UserError
 from pekit.hop import HopNet
 from pekit.model import Encoder, LandmarkNet
@@ -194,6 +195,27 @@ def test_table_of_the_papers_network():
     total = table[table["layer"] == "all"].set_index("part")["parameters"]
     assert total["encoder 1"] == pytest.approx(117e6, rel=0.01)
     assert total.sum() == sum(p.numel() for p in net.parameters())
+
+
+def test_table_of_hops_that_share_weights():
+    net = HopNet([Encoder("test_efficientnet")]).add_hop(shared=True).add_hop(shared=True)
+    table = model_table(net, 64)
+    parts = table["part"].unique().tolist()
+    assert parts == [
+        "windows",
+        *(f"{part} 1{turn}" for turn in ("", ", pass 2") for part in ("encoder", "aggregator")),
+        "encoder 1, pass 3",
+    ]
+    counted = table.loc[table["layer"] == "all", "parameters"].sum()
+    assert counted == sum(p.numel() for p in net.parameters())
+
+
+def test_table_of_a_3d_network():
+    net = HopNet([Encoder3D("x3d_s", depth=5)])
+    table = model_table(net, 64).set_index("layer")
+    assert table.loc["stride 32", "shape"] == (net.encoders[0].widths[0], 2, 2)
+    assert table["shape"].iloc[0] == (15, 64, 64)
+    assert table["parameters"].sum() == sum(p.numel() for p in net.parameters())
 
 
 def test_table_leaves_the_network_alone(net):

@@ -7,7 +7,8 @@ from pekit.dataset import StackDataset, training_samples
 from pekit.errors import UserError
 from pekit.hop import HopNet
 from pekit.model import Encoder
-from pekit.predict import predict_studies, predict_volume, volume_stacks
+from pekit.predict import predict_studies, predict_volume, predictor, volume_stacks
+from pekit.prior import Prevalence
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,22 @@ def test_stride_predicts_every_third_and_repeats(toy, net):
     np.testing.assert_allclose(third, every[[0, 0, 0, 3, 3, 3, 6, 6, 6, 9]], atol=1e-5)
 
 
+def test_probabilities_at_another_prevalence(toy, net):
+    """Odds times the ratio of the prior odds, hop by hop; slices outside the box keep 0."""
+    store, split = toy
+    studies = split["StudyInstanceUID"].tolist()[:2]
+    net.prevalence = [Prevalence(0.5, 0.1), Prevalence(0.5, 0.2)]
+    try:
+        at = predict_studies(predictor(net, 32, "torch", prior="natural"), store, studies, 32)
+        plain = predict_studies(predictor(net, 32, "torch"), store, studies, 32)
+    finally:
+        net.prevalence = [None, None]
+    for hop, ratio in (("hop1", 1 / 9), ("hop2", 1 / 4)):
+        odds = plain[hop] / (1 - plain[hop]) * ratio
+        np.testing.assert_allclose(at[hop], odds / (1 + odds), rtol=1e-5)
+    assert (at.loc[at["z"] < BELOW, ["hop1", "hop2"]] == 0).all(axis=None)
+
+
 def test_ends_are_repeated():
     stacks = volume_stacks(np.arange(4)[:, None, None])
     assert stacks[:, :, 0, 0].tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 3]]
@@ -67,3 +84,11 @@ def test_unknown_study_and_bad_network_are_named(toy, net):
         broken.encoders[0].net.classifier.bias.fill_(float("nan"))
     with pytest.raises(UserError, match="not finite"):
         predict_studies(broken, toy[0], toy[1]["StudyInstanceUID"][:1], 32)
+    broken.prevalence = [Prevalence(0.4, 0.1)]
+    with pytest.raises(UserError, match="not finite"):
+        predict_studies(
+            predictor(broken, 32, "torch", prior="natural"),
+            toy[0],
+            toy[1]["StudyInstanceUID"][:1],
+            32,
+        )

@@ -7,7 +7,7 @@ import torch
 import yaml
 from torch import nn
 
-from pekit.config import TrainSettings
+from pekit.config import LarsSettings, TrainSettings
 from pekit.recipe import build_optimizer, landmark_loss, learning_rate, pe_loss
 
 EXPERIMENT = Path(__file__).resolve().parents[1] / "notebooks" / "experiments" / "rsna.yaml"
@@ -45,7 +45,7 @@ def test_a_short_training_warms_up_in_half_of_it():
 def test_lars_adapts_where_it_is_asked_to():
     # |w| = 5, |g| = 1: the step is lr * trust * 5; without weight decay timm's LARS is SGD.
     assert torch.allclose(stepped(), torch.tensor(0.003), rtol=1e-3)
-    adapted = stepped(lars_always_adapt=True, lars_trust=0.01, lr=1.0)
+    adapted = stepped(lars=LarsSettings(always_adapt=True, trust=0.01), lr=1.0)
     assert torch.allclose(adapted, torch.tensor(0.05), rtol=1e-3)
 
 
@@ -72,7 +72,7 @@ def test_the_experiment_is_the_papers():
         assert params.pop("POSITIVE_FRACTION", 0) == 0, "natural prevalence"
         assert params.pop("ENCODER", "tf_efficientnetv2_l.in21k") == "tf_efficientnetv2_l.in21k"
         recipe = {k: v for k, v in params.items() if k in paper}
-        for name in ("DEVICE", "PRECISION", "WORKERS", "BATCH_SIZE"):  # the paper names none
+        for name in ("DEVICE", "CLUSTER", "PRECISION", "WORKERS", "BATCH_SIZE"):  # not the paper's
             recipe.pop(name)
         changed = {k: v for k, v in recipe.items() if v != paper[k]}
         assert changed == ({"OPTIMIZER": "sgd", "LR": 0.1} if stage == "pretrain" else {})

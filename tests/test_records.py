@@ -73,7 +73,7 @@ def test_a_batch_goes_on_past_bad_studies(tmp_path, workers):
     if workers == 1:  # in this process, which is not to be killed
         batch.pop(3)
     run_studies(trouble, batch, records, workers)
-    assert records.missing(batch) == []
+    assert records.missing(batch) == batch[3:4] * (workers - 1), "but for the one that died"
     found = reasons(records, batch)
     # The path of the file is private.
     assert found.pop("study1") == "lung.nii.gz does not exist"
@@ -81,6 +81,38 @@ def test_a_batch_goes_on_past_bad_studies(tmp_path, workers):
     if workers == 2:
         assert found.pop("study3").startswith("the process that read it died")
     assert set(found.values()) == {""}
+
+
+def dies(task, until=None):
+    """Until there is a file, by which a test says that the machine has memory again."""
+    if task.study == "study1" and not until.exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return work(task, until.with_name("log"))
+
+
+def test_a_study_whose_process_died_is_tried_once_more(tmp_path):
+    batch, until = tasks(tmp_path, 3), tmp_path / "memory"
+    trying = partial(dies, until=until)
+    for name, later in (("passing", True), ("lasting", False)):
+        until.unlink(missing_ok=True)
+        records = Records(tmp_path / name, "v1")
+        run_studies(trying, batch, records, 2)
+        assert records.missing(batch) == [batch[1]]
+        assert reasons(records, batch)["study1"].endswith("the next call tries it once more")
+        if later:
+            until.touch()
+        (tmp_path / "log").unlink()
+        # In a process of its own: in this one it would end the tests.
+        run_studies(trying, records.missing(batch), records, 1)
+        assert records.missing(batch) == [], "it is not tried a third time"
+        again = (tmp_path / "log").read_text().split() if later else []
+        assert again == ["study1"] * later, "nothing else is done again"
+        found = reasons(records, batch)
+        assert (found["study1"] == "") == later
+        assert "once more" not in found["study1"]
+    # As for any study that could not be read, mended files make it another one.
+    (batch[1].folder / "a.dcm").write_text("fetched again")
+    assert records.missing(batch) == [batch[1]]
 
 
 def test_a_full_disk_ends_the_batch(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ import nbformat
 import pytest
 import yaml
 
+import run
 from batch.experiment import read_experiment
 from batch.fingerprint import notebook_files
 from batch.notebook import run_notebook
@@ -227,7 +228,7 @@ def notebook(tmp_path):
     return write_notebook(
         tmp_path / "toy.ipynb",
         'RUN = ""  # folder\nEPOCHS = 3\nRATE = 1e-3\nCROP: bool = True\nSEED = None\n'
-        "WIDTHS = [\n    1,\n    2,\n]",
+        'WIDTHS = [\n    1,\n    2,\n]\nCLUSTER = {"devices": 1, "strategy": "auto"}\nOPTIONS = {}',
         "print('epochs', EPOCHS)\nRATE",
     )
 
@@ -240,11 +241,14 @@ def test_read_parameters(notebook):
         "CROP": True,
         "SEED": None,
         "WIDTHS": [1, 2],
+        "CLUSTER": {"devices": 1, "strategy": "auto"},
+        "OPTIONS": {},
     }
 
 
 def test_fitting_parameters_pass(notebook):
     check_parameters(notebook, {"RATE": 1, "SEED": 3, "WIDTHS": [], "CROP": False}, "here")
+    check_parameters(notebook, {"CLUSTER": {"devices": 2}, "OPTIONS": {"any": "x"}}, "here")
 
 
 @pytest.mark.parametrize(
@@ -252,7 +256,7 @@ def test_fitting_parameters_pass(notebook):
     [
         ({"EPOCH": 3}, "here: toy.ipynb has no parameter 'EPOCH'; did you mean EPOCHS?"),
         ({"epochs": 3}, "did you mean EPOCHS?"),
-        ({"XYZ": 3}, "it has CROP, EPOCHS, RATE, RUN, SEED, WIDTHS"),
+        ({"XYZ": 3}, "it has CLUSTER, CROP, EPOCHS, OPTIONS, RATE, RUN"),
         ({"EPOCHS": "3"}, "'3' is of type str, the default 3 is of type int"),
         ({"EPOCHS": True}, "of type bool"),
         ({"EPOCHS": 3.0}, "of type float"),
@@ -260,6 +264,11 @@ def test_fitting_parameters_pass(notebook):
         ({"RATE": "1e-4"}, "write 1.0e-3"),
         ({"RUN": None}, "of type NoneType"),
         ({"WIDTHS": [1, "2"]}, "'2' is of type str"),
+        (
+            {"CLUSTER": {"device": 2}},
+            "CLUSTER of toy.ipynb: no 'device' in it; did you mean devices?",
+        ),
+        ({"CLUSTER": {"devices": "2"}}, "devices: '2' is of type str"),
     ],
 )
 def test_parameters_that_do_not_fit(notebook, params, message):
@@ -385,3 +394,19 @@ def test_predict_says_what_it_lacks(tmp_path, options, message):
     assert done.returncode == 1
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_two_predictions_of_one_study_do_not_disturb_each_other(tmp_path, monkeypatch):
+    (tmp_path / "study").mkdir()
+    asked, seen = (str(tmp_path / "study"), str(tmp_path), str(tmp_path / "out")), []
+
+    def while_it_runs(*_, **__):
+        with pytest.raises(UserError, match="is being predicted by another call"):
+            run.predict_study(*asked)
+        seen.append((tmp_path / "out" / "dicom").resolve())
+
+    monkeypatch.setattr(run, "run_notebook", while_it_runs)
+    run.predict_study(*asked)
+    run.predict_study(*asked)
+    assert seen == [tmp_path / "study"] * 2, "the first still finds its study"
+    assert not (tmp_path / "out" / "dicom").exists()

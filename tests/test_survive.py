@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from survive import SETTINGS, before_batch, network
@@ -28,7 +29,7 @@ def processes(tmp_path_factory):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parents[1])}
     with (folder / "log.txt").open("w") as log:
         done = subprocess.run(
-            [sys.executable, script, folder], env=environment, stdout=log, stderr=log, timeout=120
+            [sys.executable, script, folder], env=environment, stdout=log, stderr=log, timeout=240
         )
     assert done.returncode == 0, (folder / "log.txt").read_text()
     return folder
@@ -141,6 +142,23 @@ def test_two_processes_share_an_epoch(toy, processes):
     net.load_state_dict(torch.load(folder / "net.pt", weights_only=True))
     assert same(load_hops(folder / "model")[0], net), "the notebook's network is the trained one"
     assert not same(net, network())
+    # 12 samples each, in 6 batches of 2: 3 steps of 2 batches.
+    assert read_json(processes / "done.json")["planned"] == [24, 3]
+    assert load_hops(folder / "model")[1].prevalence[0].training == 0.4
+
+
+def test_two_processes_killed_in_mid_epoch(processes):
+    assert read_json(processes / "done.json")["two_killed"] == "SIGKILL"
+    two, killed = (processes / name for name in ("two", "two_killed"))
+    seen = [len(file.read_text().split()) for file in killed.glob("seen-*.txt")]
+    assert len(seen) == 2
+    # Killed in the fifth of six batches of 2; one of the processes may not have saved the fourth.
+    assert set(seen) <= {4, 8}, "only the rest of the epoch was done again"
+    ours, theirs = (load_hops(folder)[0] for folder in (killed, two))
+    assert same(ours, theirs)
+    columns = ["train_loss", "validation_loss"]
+    rows = [pd.read_csv(folder / "history.csv")[columns] for folder in (killed, two)]
+    assert rows[0].equals(rows[1])
 
 
 def test_errors_of_forked_processes_read_as_ever(processes):

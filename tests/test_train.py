@@ -80,6 +80,8 @@ def test_training_lowers_the_loss_and_saves_the_model(trained, toy):
     loaded, card = load_hops(folder / "model")
     assert same(loaded, net)
     assert card.image_size == 32
+    (at,) = card.prevalence
+    assert (at.training, at.natural) == (0.4, history["natural_prevalence"].iloc[-1])
     assert not list(folder.glob("*.ckpt"))
 
 
@@ -104,8 +106,10 @@ def test_second_hop_trains_on_a_frozen_first(trained, toy, tmp_path):
     one = trained[0]
     two = one.add_hop()
     settings = SETTINGS.model_copy(update={"epochs": 1})
+    settings = settings.model_copy(update={"positive_fraction": 0.3})
     fit(two, *toy, settings, tmp_path, lambda row, epoch: None)
     assert same(two.encoders[0], one.encoders[0])
+    assert [at.training for at in load_hops(tmp_path)[1].prevalence] == [0.4, 0.3]
     changed = two.encoders[1].net.conv_stem.weight[:, :9] - one.encoders[0].net.conv_stem.weight
     assert changed.abs().max() > 0
     predictions = predict_studies(two, toy[0], toy[1]["StudyInstanceUID"], 32)

@@ -52,7 +52,8 @@ def read_parameters(notebook: Path) -> dict[str, Any]:
 
 def check_parameters(notebook: Path, params: Mapping[str, Any], where: str) -> None:
     """Raise UserError, naming `where`, for a parameter that the notebook does not have or whose
-    value is of another type than the notebook's default. A default of None takes any value."""
+    value is of another type than the notebook's default. A default of None takes any value, a
+    default of {} any keys; of another dictionary's keys some may be left out."""
     defaults = read_parameters(notebook)
     for name, value in params.items():
         if name not in defaults:
@@ -82,6 +83,12 @@ def _mismatch(value: Any, default: Any) -> str:
             f"{value!r} is of type {type(value).__name__}, the default {default!r} is of type "
             f"{type(default).__name__}{hint}"
         )
+    if isinstance(default, dict) and default:
+        for key, item in value.items():
+            if key not in default:
+                return f"no {key!r} in it; {nearest(str(key), default)}"
+            if problem := _mismatch(item, default[key]):
+                return f"{key}: {problem}"
     if isinstance(default, list | tuple) and default:
         return next(filter(None, (_mismatch(item, default[0]) for item in value)), "")
     return ""
