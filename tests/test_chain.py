@@ -32,7 +32,7 @@ BATCH = ("batch", ROOT / "tests" / "chain.yaml", "--snakemake=--max-threads 1")
 RUNS = ROOT / "runs" / "chain"
 STAGES = {
     "cohort", "audit", "prepare", "heads", "pretrain", "hop1", "hop1_control", "hop2", "predict",
-    "predict_control", "evaluate", "figures", "predict_study", "submission", "viewer",
+    "predict_control", "evaluate", "figures", "predict_study", "submission", "viewer", "tables",
 }  # fmt: skip
 
 
