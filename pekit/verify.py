@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import pandas as pd
+
 from pekit.errors import UserError
 from pekit.provenance import git_state
 from pekit.review.bundle import (
@@ -71,6 +73,8 @@ def _split(bundle: Path, card: Mapping) -> Iterator[Check]:
         for stage in card["stages"]
     }
     users = {stage: digest for stage, digest in recorded.items() if digest}
+    present = {file_hash(path) for path in splits}
+    others = [stage for stage, used in users.items() if used not in present]
     for path in splits:
         name = path.relative_to(bundle).as_posix()
         digest = file_hash(path)
@@ -78,10 +82,11 @@ def _split(bundle: Path, card: Mapping) -> Iterator[Check]:
         frozen = beside.read_text(encoding="utf-8").split() if beside.exists() else []
         if frozen[:1] != [digest]:
             yield Check(name, False, "it is not the one that was frozen: its hash is another")
-        elif others := [stage for stage, used in users.items() if used != digest]:
+        elif others:
             yield Check(name, False, f"another one was used by {', '.join(others)}")
         else:
-            yield Check(name, True, f"as frozen, and as {len(users)} stages recorded it")
+            using = list(users.values()).count(digest)
+            yield Check(name, True, f"as frozen, and as {using} stages recorded it")
     if users and not splits:
         yield Check("split.csv", False, "it is not in the bundle")
 
@@ -106,19 +111,30 @@ def _predictions(bundle: Path, stage: str, about: Mapping) -> Iterator[Check]:
     sources = [f for f in about["inputs"].values() if f.endswith("predictions.parquet")]
     if not path.exists() or not sources:
         return
-    judged = read_table(path)
-    if "model" not in judged:
-        return
     columns = []
     for table in (read_table(bundle / file, (SLICE,)) for file in sources):
         table = table.drop_duplicates(SLICE).set_index(SLICE)
         columns += [table[hop] for hop in table if hop.startswith("hop")]
-    for model, rows in judged.groupby("model", sort=False):
-        probs = rows.set_index(SLICE)["prob"]
+    for name, probs in _judged(read_table(path)):
         found = any(probs.equals(column.reindex(probs.index)) for column in columns)
-        label = f"{path.relative_to(bundle).as_posix()}, {model}"
+        label = f"{path.relative_to(bundle).as_posix()}, {name}"
         words = "the same as" if found else "not in"
-        yield Check(label, found, f"{len(probs)} probabilities, {words} {', '.join(sources)}")
+        shown = ", ".join(sources[:SHOWN]) + (" and more" if len(sources) > SHOWN else "")
+        yield Check(label, found, f"{len(probs)} probabilities, {words} {shown}")
+
+
+def _judged(table: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
+    """Names and probabilities, by slice, of an evaluation's models or an ablation's runs."""
+    if "model" in table:
+        for model, rows in table.groupby("model", sort=False):
+            yield str(model), rows.set_index(SLICE)["prob"]
+    elif {"stage", "level", "seed"} <= set(table):
+        hops = [name for name in table if name.startswith("hop")]
+        for run, rows in table.groupby(["stage", "level", "seed"], sort=False):
+            for hop in hops:
+                if rows[hop].notna().all():
+                    label = " ".join(str(part) for part in (*run, hop) if part != "")
+                    yield label, rows.set_index(SLICE)[hop]
 
 
 def _index(bundle: Path) -> Check:
@@ -133,7 +149,7 @@ def _index(bundle: Path) -> Check:
 def _not_checked(bundle: Path, recomputed: set[str]) -> Iterator[Check]:
     """What holds numbers and does not follow from predictions."""
     for name in files_of(bundle):
-        table = "/tables/" in name or name.endswith("/table.csv")
+        table = name.split("/")[2:3] == ["tables"] or name.endswith("/table.csv")
         if table and name not in recomputed:
             yield Check(name, None, "it does not follow from predictions in the bundle alone")
     text = "losses, timings and results as the stages recorded them; notebooks as executed"

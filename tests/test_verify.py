@@ -38,7 +38,8 @@ def tables_taken(monkeypatch):
         paths = (folder / "tables").glob("*.csv")
         return {p.stem: pd.read_csv(p, dtype=str, keep_default_na=False) for p in paths}
 
-    monkeypatch.setitem(KINDS, "evaluation.json", as_they_are)
+    for kind in KINDS:
+        monkeypatch.setitem(KINDS, kind, as_they_are)
 
 
 def failed(bundle) -> dict[str, str]:
@@ -106,6 +107,21 @@ def test_one_number_of_a_table_is_changed(bundle):
     assert failed(bundle) == {name: text}
 
 
+def test_one_study_of_an_ablation_is_changed(bundle):
+    path = bundle / "stages" / "tables" / "predictions.parquet"
+    table = pd.read_parquet(path)
+    # All slices of the study that a hop is surest of, so that its rank is another.
+    of_run = table.query("stage == 'predict' and part == 'test'")
+    surest = of_run.loc[of_run["hop2"].idxmax(), "StudyInstanceUID"]
+    table.loc[of_run.index[of_run["StudyInstanceUID"] == surest], "hop2"] = 0.0
+    table.to_parquet(path, index=False)
+    write_sums(bundle)
+    found = failed(bundle)
+    assert "not in stages/predict/" in found["stages/tables/predictions.parquet, predict 0 hop2"]
+    cell = found["stages/tables/tables/arms.csv"]
+    assert re.match(r"row \d+ \(III, hop 2, (paper|honest)\), column value: ", cell)
+
+
 def test_what_the_page_shows(bundle, tables_taken):
     page = bundle / "index.html"
     number = pd.read_csv(bundle / "stages/evaluate/table.csv")["AUROC"][0]
@@ -153,6 +169,7 @@ def test_predictions_that_cannot_be_judged(bundle):
 
 def test_nothing_to_recompute_is_not_verified(bundle):
     (bundle / "stages" / "evaluate" / "evaluation.json").unlink()
+    (bundle / "stages" / "tables" / "ablation.json").unlink()
     write_sums(bundle)
     assert set(failed(bundle)) == {"tables"}
 

@@ -1,4 +1,4 @@
-"""A small finished experiment, as stages leave it: five stages, real evaluation, no training."""
+"""A small finished experiment, as stages leave it: six stages, real evaluation, no training."""
 
 import base64
 import hashlib
@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
+from pekit.ablation import AblationSettings, ablation
+from pekit.ablation import write_inputs as write_inputs_of_ablation
 from pekit.evaluation import EvaluationSettings, evaluate, write_inputs
 from pekit.page import Picture, Section, write_page
 from pekit.store import public_uid, write_table
@@ -24,6 +26,7 @@ STAGES = {
     "predict": "07_predict.ipynb",
     "control": "07_predict.ipynb",
     "evaluate": "08_evaluate.ipynb",
+    "tables": "14_tables.ipynb",
 }
 # The slice of a patient, in which no other picture's pixels occur.
 SLICE = np.random.default_rng(0).integers(0, 255, (32, 32), dtype=np.uint8)
@@ -50,6 +53,7 @@ def toy_experiment(root: Path) -> Path:
             write_table(folder / stage / "predictions.parquet", table)
             run.finish({"studies": table["StudyInstanceUID"].nunique()})
     _evaluate(folder, data, split)
+    _tables(folder, split)
     for stage, name in STAGES.items():
         nbformat.write(_executed(stage), folder / stage / name)
     return folder
@@ -93,6 +97,25 @@ def _evaluate(folder: Path, data, split: str) -> None:
         figure.subplots().imshow(SLICE, cmap="gray")
         sections = [Section("Errors", [Picture(figure, "a slice")])]
         write_page(out / "report.html", "toy", sections=sections)
+        run.finish({"hop 2 F1": 0.9})
+
+
+def _tables(folder: Path, split: str) -> None:
+    inputs = {s: folder / s / "predictions.parquet" for s in ("predict", "control")}
+    given = pd.concat(
+        [
+            pd.read_parquet(path).query("part != 'train'").assign(stage=stage, level="", seed=0)
+            for stage, path in inputs.items()
+        ],
+        ignore_index=True,
+    )
+    rows = {"hop 1": "predict/hop1", "longer": "control/hop1", "hop 2": "predict/hop2"}
+    settings = AblationSettings(tables={"III": rows}, n_boot=20)
+    out, inputs = folder / "tables", {"split": split, **inputs}
+    with Run(out, "tables", settings.model_dump(), group="toy", inputs=inputs) as run:
+        write_inputs_of_ablation(out, given, settings)
+        for name, table in ablation(given, settings).items():
+            run.table(name, table)
         run.finish({"hop 2 F1": 0.9})
 
 

@@ -89,7 +89,8 @@ def _mismatch(value: Any, default: Any) -> str:
                 return f"no {key!r} in it; {nearest(str(key), default)}"
             if problem := _mismatch(item, default[key]):
                 return f"{key}: {problem}"
-    if isinstance(default, list | tuple) and default:
+    # Records of a list may have fields of their own, such as the axes of a gathered run.
+    if isinstance(default, list | tuple) and default and not isinstance(default[0], dict):
         return next(filter(None, (_mismatch(item, default[0]) for item in value)), "")
     return ""
 

@@ -23,6 +23,7 @@ LOCK = Path(__file__).resolve().parents[2] / "requirements.lock"
 SCRUBBED = ("params.json", "metrics.json", "manifest.json", "log.csv", "table.csv", "table.txt")
 AS_IT_IS = (
     *("split.csv", "split.csv.sha256", "exclusions.csv", "thresholds.json", "evaluation.json"),
+    "ablation.json",
     *("predictions.parquet", "exam_predictions.parquet", "studies.parquet", "submission.csv"),
     *("slices.csv", "tables/*.csv"),
 )
@@ -98,7 +99,7 @@ def _fill(bundle: Path, folder: Path, stages: Mapping[str, str], images: bool) -
             "images": images,
             "left_out": left_out,
             "lock": LOCK.name if LOCK.exists() else None,
-            "split_sha256": _split_hash(bundle),
+            "splits": _splits(bundle),
             "stages": {
                 stage: {
                     "notebook": notebook,
@@ -141,8 +142,9 @@ def _take(source: Path, target: Path, notebook: str, images: bool) -> list[str]:
     return left_out
 
 
-def _split_hash(bundle: Path) -> str | None:
-    """Hash of the split, which must be the one that was frozen with it."""
+def _splits(bundle: Path) -> list[str]:
+    """Hashes of the splits, which must be those that were frozen with them; most often one."""
+    digests = {}
     for split in sorted(bundle.glob(f"{STAGES}/*/split.csv")):
         digest = file_hash(split)
         frozen = split.with_name("split.csv.sha256")
@@ -151,8 +153,8 @@ def _split_hash(bundle: Path) -> str | None:
             raise UserError(
                 f"{stage}/split.csv is not the split that was frozen: run {stage} again"
             )
-        return digest
-    return None
+        digests[digest] = split
+    return list(digests)
 
 
 def _inputs(manifest: Path, digests: Mapping[str, str]) -> dict[str, str]:

@@ -102,7 +102,7 @@ def _facts(bundle: Path, card: dict[str, Any]) -> dict[str, str]:
         "Commit of the stages": ", ".join(sorted(commits)),
         "Changes beyond it": f"in {dirty} stages" if dirty else "none",
         "Seeds": ", ".join(map(str, seeds)) or "none",
-        "Split (SHA-256)": card["split_sha256"] or "none",
+        "Split (SHA-256)": ", ".join(card["splits"]) or "none",
         "Stages": f"{len(manifests)} finished, {_duration(seconds)} in all",
         "Run from": started.replace("T", " ").replace("+00:00", " UTC"),
         "Bundle made": f"{card['made']}, by the kit at {(card['commit'] or 'unknown')[:10]}",
@@ -119,8 +119,8 @@ def _notes(bundle: Path, card: dict[str, Any]) -> list[str]:
     if dirty := [name for name, m in manifests.items() if m.get("git", {}).get("dirty")]:
         notes.append(f"Files differed from the commit when these stages ran: {', '.join(dirty)}.")
     splits = {name: m["inputs"]["split"] for name, m in manifests.items() if "split" in m["inputs"]}
-    if other := [name for name, digest in splits.items() if digest != card["split_sha256"]]:
-        notes.append(f"These stages used another split than the one here: {', '.join(other)}.")
+    if other := [name for name, digest in splits.items() if digest not in card["splits"]]:
+        notes.append(f"These stages used another split than is here: {', '.join(other)}.")
     if not card["images"]:
         notes.append(
             "Images of patients are left out: all pictures in notebooks, the pages that stages "

@@ -35,10 +35,16 @@ def _evaluation(folder: Path) -> Mapping[str, pd.DataFrame]:
     return evaluate(*read_inputs(folder)).tables
 
 
+def _ablation(folder: Path) -> Mapping[str, pd.DataFrame]:
+    from pekit.ablation import ablation, read_inputs
+
+    return ablation(*read_inputs(folder))
+
+
 # A stage whose folder holds the file is recomputed by the function, which reads the folder and
 # gives what tables/<name>.csv must hold.
 Recompute = Callable[[Path], Mapping[str, pd.DataFrame]]
-KINDS: dict[str, Recompute] = {"evaluation.json": _evaluation}
+KINDS: dict[str, Recompute] = {"evaluation.json": _evaluation, "ablation.json": _ablation}
 
 
 def table_checks(bundle: Path, stage: str) -> Iterator[Check]:
