@@ -156,7 +156,7 @@ def test_submission_lists_what_the_sample_lists(chain):
 
 def test_attributions_are_compared_with_true_clots(chain, predictions):
     metrics = json.loads((RUNS / "figures" / "metrics.json").read_text())
-    focus = pd.read_csv(RUNS / "figures" / "tables" / "attribution_focus.csv")
+    focus = pd.read_csv(RUNS / "figures" / "tables" / "attribution_focus.csv", dtype={"study": str})
     assert len(focus) == 2 * metrics["explained_studies"]  # of each hop
     boxes = Store(RUNS / "prepare" / "store").studies.set_index("StudyInstanceUID")
     assert focus.groupby("study")["hop"].apply(list).map(["hop1", "hop2"].__eq__).all()
@@ -171,7 +171,7 @@ def test_attributions_are_compared_with_true_clots(chain, predictions):
 
 def test_every_error_is_in_the_report_with_slices_to_scroll(chain, predictions):
     metrics = json.loads((RUNS / "figures" / "metrics.json").read_text())
-    errors = pd.read_csv(RUNS / "figures" / "tables" / "errors.csv")
+    errors = pd.read_csv(RUNS / "figures" / "tables" / "errors.csv", dtype={UIDS[0]: str})
     votes = read_thresholds(RUNS / "evaluate" / "thresholds.json").votes
     test = predictions[predictions["part"] == "test"]
     called = study_verdicts(probs_by_study(test, "hop2"), votes["hop2"])

@@ -104,6 +104,10 @@ def errors_table():
             ("studies with the landmark (%)",),
         ),
         (lambda: figures.landmark_errors(errors_table()), ("distance to the true landmark (mm)",)),
+        (
+            lambda: figures.study_case(predictions_table().query("StudyInstanceUID == 'pos'"), {}),
+            ("slice z", "probability of PE"),
+        ),
     ],
 )
 def test_every_figure_renders_with_named_axes(draw, said):
@@ -204,6 +208,55 @@ def test_attribution_lights_up_its_place_only(volume):
     assert (alpha[5:9, 5:9] > 0.8).all()
     assert np.asarray(heat[1].get_alpha()).max() == 0  # no attribution, nothing lit
     assert [ax.get_title() for ax in figure.axes[:2]] == ["a", "b"]
+
+
+def test_attribution_of_each_hop_has_its_row(volume):
+    maps = {"hop1": np.zeros((2, *SHAPE[1:])), "hop2": np.zeros((2, *SHAPE[1:]))}
+    maps["hop1"][0, 5:9, 5:9] = maps["hop2"][1, 5:7, 5:7] = 1
+    figure = figures.attribution_overlay(volume[:2], maps, ["a", "b"], caption="from zero")
+    lit = [(np.asarray(ax.images[1].get_alpha()) > 0).sum() for ax in figure.axes[2:6]]
+    assert lit == [16, 0, 0, 4]
+    assert [figure.axes[k].get_ylabel() for k in (2, 4)] == ["hop 1", "hop 2"]
+    assert "from zero" in labels_of(figure)
+
+
+def test_a_case_shows_slices_attributions_and_curve(volume):
+    rows = predictions_table().query("StudyInstanceUID == 'pos'")
+    votes = {"hop1": Vote(1, 0.55), "hop2": Vote(1, 0.5)}
+    maps = {hop: np.ones((2, *SHAPE[1:])) for hop in votes}
+    figure = figures.study_case(rows, votes, [7, 9], volume[:2], maps, caption="from zero")
+    assert len(figure.axes) == 7
+    assert {"z = 7, PE", "hop 1, p = 0.500", "hop 2, p = 0.900"} <= set(texts_of(figure))
+    dotted = [line.get_xdata()[0] for line in figure.axes[-1].lines if line.get_ls() == ":"]
+    assert dotted == [7, 9]
+    assert "from zero" in labels_of(figure)
+    assert "pos: PE, hop1 negative, hop2 positive" in texts_of(figure)
+    assert len(figures.study_case(rows, votes, [7, 9]).axes) == 1  # no images wanted
+    with pytest.raises(UserError, match="hop2 has 1 images for 2 slices"):
+        figures.study_case(rows, votes, [7, 9], volume[:2], maps | {"hop2": maps["hop2"][:1]})
+
+
+def test_the_crop_gives_the_heart_a_larger_share(volume):
+    heart = np.zeros(SHAPE, bool)
+    heart[2:4, 15:25, 14:26] = True  # 10 x 12 of 40 x 48 voxels, then of 20 x 28
+    lungs = np.zeros(SHAPE, bool)
+    lungs[1:5, 12:20, 12:20] = True
+    cropped = volume[1:5, 10:30, 10:38]
+    figure = figures.crop_gain(volume, lungs, heart, cropped, BOX, [2, 4])
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles == [
+        "z = 2, whole slice: heart 6%",
+        "z = 4, whole slice: lungs 3%",
+        "its crop: heart 21%",
+        "its crop: lungs 11%",
+    ]
+    assert pixels(figure).std() > 0.01
+    with pytest.raises(UserError, match=r"choose slices in 1\.\.4"):
+        figures.crop_gain(volume, lungs, heart, cropped, BOX, [5])
+    with pytest.raises(UserError, match="not of the box"):
+        figures.crop_gain(volume, lungs, heart, volume, BOX, [2])
+    with pytest.raises(UserError, match="masks"):
+        figures.crop_gain(volume, lungs[1:], heart, cropped, BOX, [2])
 
 
 def test_loss_curves_put_split_rows_together_and_mark_no_epoch():

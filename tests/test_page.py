@@ -37,6 +37,7 @@ def test_texts_are_escaped_and_values_rounded(page_arguments):
     assert "<h1>Study &lt;1a2b&gt;</h1>" in html
     assert "Low contrast &amp; another scanner" in html
     assert "<script" not in html
+    assert "script-src" not in html
     assert "<td>0.877</td><td>120</td>" in html
     assert "<td>–</td><td>120</td>" in html
 

@@ -373,10 +373,13 @@ def test_local_files_follow_imports_and_no_others(tmp_path):
         (tmp_path / "pkg").mkdir(exist_ok=True)
         (tmp_path / "pkg" / f"{name}.py").write_text(code)
     (tmp_path / "stray.py").touch()
+    for name in ("view.js", "view.css", "notes.txt"):
+        (tmp_path / "pkg" / name).touch()
     code = "%matplotlib inline\nimport numpy, stray\nfrom pkg.a import f"
     notebook = write_notebook(tmp_path / "n.ipynb", "A = 1", code)
     names = [file.relative_to(tmp_path).as_posix() for file in notebook_files(tmp_path, notebook)]
-    assert names == ["pkg/__init__.py", "pkg/a.py", "pkg/b.py", "pkg/c.py"]
+    python = ["pkg/__init__.py", "pkg/a.py", "pkg/b.py", "pkg/c.py"]
+    assert names == [*python, "pkg/view.css", "pkg/view.js"]  # what b.py may hand to a browser
 
 
 @pytest.mark.parametrize(
