@@ -29,20 +29,20 @@ def slices(n_studies=60, n_slices=80, temperature=2.0, seed=0, outside=20):
 
 
 def test_reliability_by_hand():
-    truth = [0, 1, 0, 1, 1, 1]
+    truth = [0, 1, 0, 0, 1, 1]
     prob = [0.0, 0.05, 0.1, 0.95, 1.0, 0.15]
     table = reliability(truth, prob, list("aabbcc"), n_boot=50)
     assert table["slices"].tolist() == [2, 2, 0, 0, 0, 0, 0, 0, 0, 2]
     seen = table[table["slices"] > 0]
     assert seen["predicted"].tolist() == pytest.approx([0.025, 0.125, 0.975])
-    assert seen["value"].tolist() == pytest.approx([0.5, 0.5, 1.0])
+    assert seen["value"].tolist() == pytest.approx([0.5, 0.5, 0.5])
     empty = table[table["slices"] == 0]
     assert (empty["note"] == "no slice").all()
     assert empty[["predicted", "value", "low", "high"]].isna().all(axis=None)
-    # ECE: 2/6 (0.475 + 0.375 + 0.025); Brier by hand.
+    # ECE: 2/6 (0.475 + 0.375 + 0.475), the last gap upwards; Brier by hand.
     metrics = calibration_metrics(truth, prob, list("aabbcc"), n_boot=50)["value"]
-    assert metrics["ECE"] == pytest.approx((0.475 + 0.375 + 0.025) / 3)
-    squares = 0 + 0.95**2 + 0.1**2 + 0.05**2 + 0 + 0.85**2
+    assert metrics["ECE"] == pytest.approx((0.475 + 0.375 + 0.475) / 3)
+    squares = 0 + 0.95**2 + 0.1**2 + 0.95**2 + 0 + 0.85**2
     assert metrics["Brier"] == pytest.approx(squares / 6)
 
 

@@ -165,10 +165,10 @@ def test_models_are_tested_against_the_first(data, found):
     assert both["p_holm"].tolist() == pytest.approx([small, max(small, both["p"].iloc[1])])
 
 
-def test_temperature_comes_from_the_chosen_studies_alone(data):
+def test_temperature_comes_from_the_chosen_studies_alone(data, found):
     settings = SETTINGS["apart"]
     long = data.long(*settings.parts)
-    tables = evaluate(long, data.studies, settings).tables
+    tables = found["apart"].tables
     shaken = long.copy()
     reported = shaken["part"] == "test"
     shaken.loc[reported, "prob"] = shaken.loc[reported, "prob"] ** 2
@@ -202,10 +202,10 @@ def test_same_inputs_give_the_same_tables_also_from_the_folder(data, tmp_path):
         assert path.read_bytes() == again.read_bytes(), name
 
 
-def test_one_changed_probability_shows(data):
+def test_one_changed_probability_shows(data, found):
     settings = SETTINGS["apart"]
     long = data.long(*settings.parts)
-    before = evaluate(long, data.studies, settings).tables
+    before = found["apart"].tables
     row = long.index[(long["part"] == "test") & (long["model"] == "hop 2")][7]
     long.loc[row, "prob"] = 1 - long.loc[row, "prob"]
     after = evaluate(long, data.studies, settings).tables
