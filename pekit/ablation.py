@@ -11,22 +11,21 @@ their spread, it cannot vouch for it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from pekit.arms import METRICS, Arm
 from pekit.config import Settings
 from pekit.errors import UserError
 from pekit.paired import delong, mcnemar
 from pekit.protocols import PROTOCOLS, judge, plan
-from pekit.resampling import draws, percentiles
+from pekit.resampling import percentiles
 from pekit.store import SLICE_LABEL, read_json, read_table, write_json, write_table
 from pekit.voting import probs_by_study, study_truth
 
-METRICS = ("sensitivity", "specificity", "PPV", "NPV", "F1", "AUROC")
 COLUMNS = ("stage", "level", "seed", "StudyInstanceUID", "z", "part", SLICE_LABEL)
 STEP_COLUMNS = (
     "level", "table", "row", "against", "metric", "difference", "low", "high", "p_by_seed", "note",
@@ -53,53 +52,6 @@ class AblationSettings(Settings):
     seed: int = Field(0, ge=0)
 
 
-@dataclass(frozen=True)
-class Arm:
-    """Verdicts `(seeds, studies)` bool and scores in [0,1] of one arm; truth `(studies,)` bool."""
-
-    truth: np.ndarray
-    verdict: np.ndarray
-    score: np.ndarray
-    seeds: tuple[int, ...]
-
-    def by_seed(self, weights: np.ndarray | None = None) -> np.ndarray:
-        """Metrics `(resamples, metrics, seeds)`; each study once where no weights are given."""
-        weights = np.ones((1, len(self.truth))) if weights is None else weights
-        return np.stack([self._metrics(weights, s) for s in range(len(self.seeds))], axis=2)
-
-    def resampled(self, settings: AblationSettings) -> np.ndarray:
-        """Metrics `(1 + resamples, metrics)`, mean over seeds; the first row is of all studies."""
-        studies, seeds = (
-            np.concatenate([np.ones((1, n)), *draws(n, settings.n_boot, settings.seed + k)])
-            for k, n in enumerate((len(self.truth), len(self.seeds)))
-        )
-        # A seed that was not drawn has no say, not even with a metric that is undefined.
-        seeds = seeds[:, None]
-        weighted = np.where(seeds > 0, self.by_seed(studies) * seeds, 0)
-        return weighted.sum(axis=2) / len(self.seeds)
-
-    def _metrics(self, weights: np.ndarray, seed: int) -> np.ndarray:
-        """Metrics `(resamples, metrics)` of one seed; NaN where undefined."""
-        truth, verdict, score = self.truth, self.verdict[seed], self.score[seed]
-        cells = [truth & verdict, ~truth & verdict, truth & ~verdict, ~truth & ~verdict]
-        tp, fp, fn, tn = (weights @ cell.astype(float) for cell in cells)
-        above = score[truth][:, None] - score[~truth][None]
-        wins = (above > 0) + 0.5 * (above == 0)
-        pairs = ((weights[:, truth] @ wins) * weights[:, ~truth]).sum(axis=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.stack(
-                [
-                    tp / (tp + fn),
-                    tn / (tn + fp),
-                    tp / (tp + fp),
-                    tn / (tn + fn),
-                    2 * tp / (2 * tp + fp + fn),
-                    pairs / ((tp + fn) * (tn + fp)),
-                ],
-                axis=1,
-            )
-
-
 def ablation(predictions: pd.DataFrame, settings: AblationSettings) -> dict[str, pd.DataFrame]:
     """All tables of an ablation.
 
@@ -110,9 +62,10 @@ def ablation(predictions: pd.DataFrame, settings: AblationSettings) -> dict[str,
         settings: which rows make which table, and how they are judged.
 
     Returns:
-        arms: level, table, row, protocol, metric, value, low, high, sd (between seeds), seeds,
-        note. steps: level, table, row, against (the row before), metric, difference, low, high and
-        p_by_seed (DeLong for AUROC, McNemar of the verdicts for F1), honest protocol.
+        summary: the arms as text, for people. arms: level, table, row, protocol, metric, value,
+        low, high, sd (between seeds), seeds, note. steps: level, table, row, against (the row
+        before), metric, difference, low, high and p_by_seed (DeLong for AUROC, McNemar of the
+        verdicts for F1), by the honest protocol.
 
     Raises:
         UserError: a row names a run or hop that is not there, arms of one level were judged on
@@ -139,7 +92,27 @@ def ablation(predictions: pd.DataFrame, settings: AblationSettings) -> dict[str,
                 pair = [judged[rows[name], "honest"] for name in (before, row)]
                 key = {"level": level, "table": table, "row": row, "against": before}
                 steps += [key | m for m in _step_rows(*pair, settings)]
-    return {"arms": pd.DataFrame(arms), "steps": pd.DataFrame(steps, columns=STEP_COLUMNS)}
+    arms = pd.DataFrame(arms)
+    steps = pd.DataFrame(steps, columns=STEP_COLUMNS)
+    return {"summary": _summary(arms), "arms": arms, "steps": steps}
+
+
+def _summary(arms: pd.DataFrame) -> pd.DataFrame:
+    """The table for people: a row an arm and protocol, "0.929 [0.886, 0.957]" a metric."""
+    key = ["table", "level", "protocol", "row"]
+    text = arms.assign(
+        text=[
+            f"{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]" if pd.notna(r.value) else "undefined"
+            for r in arms.itertuples()
+        ]
+    )
+    wide = text.pivot(index=key, columns="metric", values="text")[list(METRICS)]
+    rows = text[key].drop_duplicates().sort_values(key[:3], kind="stable")
+    return (
+        wide.loc[list(rows.itertuples(index=False, name=None))]
+        .rename_axis(columns=None)
+        .reset_index()
+    )
 
 
 def write_inputs(folder: Path, predictions: pd.DataFrame, settings: AblationSettings) -> None:
@@ -212,7 +185,7 @@ def _judge(
 
 
 def _arm_rows(arm: Arm, settings: AblationSettings) -> list[dict]:
-    resampled = arm.resampled(settings)
+    resampled = arm.resampled(settings.n_boot, settings.seed)
     by_seed = arm.by_seed()[0]
     alone = np.full(len(METRICS), np.nan)
     spread = by_seed.std(axis=1, ddof=1) if len(arm.seeds) > 1 else alone
@@ -225,7 +198,9 @@ def _arm_rows(arm: Arm, settings: AblationSettings) -> list[dict]:
 
 
 def _step_rows(before: Arm, arm: Arm, settings: AblationSettings) -> list[dict]:
-    difference = arm.resampled(settings) - before.resampled(settings)
+    difference = arm.resampled(settings.n_boot, settings.seed) - before.resampled(
+        settings.n_boot, settings.seed
+    )
     pairs = range(len(arm.seeds))
     p = {
         "F1": [mcnemar(arm.truth, before.verdict[s], arm.verdict[s]).p for s in pairs],

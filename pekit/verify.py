@@ -68,11 +68,13 @@ def _files(bundle: Path) -> Check:
 
 def _split(bundle: Path, card: Mapping) -> Iterator[Check]:
     splits = sorted(bundle.glob(f"{STAGES}/*/split.csv"))
-    recorded = {
-        stage: stage_json(bundle, stage, "manifest").get("inputs", {}).get("split")
+    # A stage that gathers several levels of an experiment names a split for each.
+    users = {
+        f"{stage}{name.removeprefix('split')}": digest
         for stage in card["stages"]
+        for name, digest in stage_json(bundle, stage, "manifest").get("inputs", {}).items()
+        if name == "split" or name.startswith("split ")
     }
-    users = {stage: digest for stage, digest in recorded.items() if digest}
     present = {file_hash(path) for path in splits}
     others = [stage for stage, used in users.items() if used not in present]
     for path in splits:

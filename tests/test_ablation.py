@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pekit.ablation import METRICS, AblationSettings, ablation, read_inputs, write_inputs
+from pekit.ablation import AblationSettings, ablation, read_inputs, write_inputs
+from pekit.arms import METRICS
 from pekit.errors import UserError
 from pekit.figures import ablation_forest
 from pekit.metrics import study_metrics

@@ -16,8 +16,8 @@ _MIDDLE_MM = np.array((0.0, -10.0, 0.0))
 _HALF_MM = np.array((140.0, 115.0, 140.0))
 # Standard deviations in mm along z, y, x: of the middle's shift, and of how far the two halves
 # are drawn apart (the first moves the organs together, the second against each other).
-_SHIFT_MM = np.array((10.0, 17.0, 17.0))
-_SPREAD_MM = np.array((6.0, 9.0, 8.0))
+_SHIFT_MM = np.array((5.0, 17.0, 17.0))
+_SPREAD_MM = np.array((3.0, 9.0, 8.0))
 _STEEPEST = 0.7  # a map's slope stays within 1 +- this, so that it can be inverted
 
 
