@@ -8,6 +8,7 @@ import ast
 import json
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -210,3 +211,13 @@ def test_top_level_folders():
         pytest.skip("not a git checkout: which files are the project's is not known")
     folders = {line.split("/")[0] for line in listed.stdout.splitlines() if "/" in line}
     assert folders <= FOLDERS
+
+
+def test_an_installed_copy_has_every_package():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    there = {
+        ".".join(init.parent.relative_to(ROOT).parts)
+        for folder in ("pekit", "data_prep", "submissions")
+        for init in (ROOT / folder).rglob("__init__.py")
+    }
+    assert sorted(listed) == sorted(there)

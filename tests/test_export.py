@@ -135,16 +135,18 @@ def test_an_export_of_another_network_is_refused(exported, net):
 
 
 def test_the_backend_is_chosen_and_told(net, monkeypatch):
-    monkeypatch.setattr("pekit.predict.OpenVinoPredictor", lambda *_, **__: "by OpenVINO")
+    given = {"float32": "by OpenVINO", "bfloat16": "by OpenVINO, fast"}
+    monkeypatch.setattr("pekit.predict.OpenVinoPredictor", lambda *args: given[args[2]])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert predictor(net, SIZE, "torch").backend == "torch cpu"
     assert predictor(net, SIZE, "openvino") == "by OpenVINO"
+    assert predictor(net, SIZE, "openvino-bf16") == "by OpenVINO, fast"
     # By itself only where it repays the conversion.
     assert predictor(net, 576) == predictor(net, SIZE, exported=Path("x")) == "by OpenVINO"
     assert predictor(net, SIZE).backend == "torch cpu"
     monkeypatch.setattr("pekit.predict.has_openvino", lambda: False)
     assert predictor(net, 576).backend == "torch cpu"
-    with pytest.raises(UserError, match="choose auto, torch or openvino"):
+    with pytest.raises(UserError, match="choose auto, torch, openvino, openvino-bf16"):
         predictor(net, SIZE, "onnx")
 
 

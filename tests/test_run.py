@@ -228,7 +228,8 @@ def notebook(tmp_path):
     return write_notebook(
         tmp_path / "toy.ipynb",
         'RUN = ""  # folder\nEPOCHS = 3\nRATE = 1e-3\nCROP: bool = True\nSEED = None\n'
-        'WIDTHS = [\n    1,\n    2,\n]\nCLUSTER = {"devices": 1, "strategy": "auto"}\nOPTIONS = {}',
+        'WIDTHS = [\n    1,\n    2,\n]\nCLUSTER = {"devices": 1, "strategy": "auto"}\nOPTIONS = {}\n'
+        'RUNS = [{"stage": "predict", "seed": 0}]',
         "print('epochs', EPOCHS)\nRATE",
     )
 
@@ -243,12 +244,14 @@ def test_read_parameters(notebook):
         "WIDTHS": [1, 2],
         "CLUSTER": {"devices": 1, "strategy": "auto"},
         "OPTIONS": {},
+        "RUNS": [{"stage": "predict", "seed": 0}],
     }
 
 
 def test_fitting_parameters_pass(notebook):
     check_parameters(notebook, {"RATE": 1, "SEED": 3, "WIDTHS": [], "CROP": False}, "here")
     check_parameters(notebook, {"CLUSTER": {"devices": 2}, "OPTIONS": {"any": "x"}}, "here")
+    check_parameters(notebook, {"RUNS": [{"stage": "predict", "difficulty": 1.0}]}, "here")
 
 
 @pytest.mark.parametrize(
@@ -256,7 +259,7 @@ def test_fitting_parameters_pass(notebook):
     [
         ({"EPOCH": 3}, "here: toy.ipynb has no parameter 'EPOCH'; did you mean EPOCHS?"),
         ({"epochs": 3}, "did you mean EPOCHS?"),
-        ({"XYZ": 3}, "it has CLUSTER, CROP, EPOCHS, OPTIONS, RATE, RUN"),
+        ({"XYZ": 3}, "it has CLUSTER, CROP, EPOCHS, OPTIONS, RATE, RUN, RUNS"),
         ({"EPOCHS": "3"}, "'3' is of type str, the default 3 is of type int"),
         ({"EPOCHS": True}, "of type bool"),
         ({"EPOCHS": 3.0}, "of type float"),
