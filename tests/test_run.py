@@ -228,8 +228,8 @@ def notebook(tmp_path):
     return write_notebook(
         tmp_path / "toy.ipynb",
         'RUN = ""  # folder\nEPOCHS = 3\nRATE = 1e-3\nCROP: bool = True\nSEED = None\n'
-        'WIDTHS = [\n    1,\n    2,\n]\nCLUSTER = {"devices": 1, "strategy": "auto"}\nOPTIONS = {}\n'
-        'RUNS = [{"stage": "predict", "seed": 0}]',
+        'WIDTHS = [\n    1,\n    2,\n]\nCLUSTER = {"devices": 1, "strategy": "auto"}\n'
+        'OPTIONS = {}\nRUNS = [{"stage": "predict", "seed": 0}]',
         "print('epochs', EPOCHS)\nRATE",
     )
 
