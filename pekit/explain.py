@@ -10,7 +10,8 @@ through the network a few at a time, so that the full model fits: two hops of Ef
 576 pixels take 8 GB.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -178,10 +179,8 @@ def explain(
     batch = batch_size or max(1, PASS_PIXELS // (stack_hu.shape[-1] * stack_hu.shape[-2]))
     score = _HopScore(net.eval(), hop)
     device = next(net.parameters()).device
-    devices = [device] if device.type == "cuda" else []
     maps, errors = [], []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
+    with _seeded(seed, device):
         for stack in stack_hu:
             image = net.windows(torch.from_numpy(np.ascontiguousarray(stack))[None].to(device))
             values = chosen.compute(score, image, steps, batch).detach()
@@ -237,3 +236,16 @@ def attribution_focus(maps: np.ndarray, clot: np.ndarray) -> tuple[float, float]
 def _completeness_error(score: nn.Module, image: Tensor, values: Tensor) -> float:
     span = (score(image) - score(torch.zeros_like(image))).item()
     return abs(values.double().sum().item() - span) / max(abs(span), 1e-6)
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Random numbers from `seed` on inside the block; what comes after it is not changed."""
+    numpy_state = np.random.get_state()  # Captum's GradientShap draws from NumPy
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)

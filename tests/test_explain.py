@@ -87,7 +87,7 @@ def network():
 
 def test_real_network_is_nearly_complete(network):
     stack = np.random.default_rng(0).integers(-200, 400, (1, 3, 64, 64)).astype(np.int16)
-    before = torch.random.get_rng_state()
+    before, before_numpy = torch.random.get_rng_state(), np.random.get_state()[1].copy()
     attribution = explain(network, stack, steps=64, batch_size=16)
     assert attribution.maps.shape == (1, 64, 64)
     assert attribution.completeness_error.max() < 0.2
@@ -98,6 +98,7 @@ def test_real_network_is_nearly_complete(network):
     drawn = [explain(network, stack, "gradient_shap", steps=4).maps for _ in range(2)]
     np.testing.assert_array_equal(*drawn)
     assert (torch.random.get_rng_state() == before).all()
+    assert (np.random.get_state()[1] == before_numpy).all()
 
 
 def test_slices_of_a_volume_by_each_hop(network):
