@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from nbformat.sign import NotebookNotary
 
 import run
 from batch.experiment import read_experiment
@@ -293,6 +294,7 @@ def test_run_notebook_saves_parameters_and_no_absolute_path(notebook, tmp_path, 
     assert str(tmp_path) not in out.read_text()
     assert sys.prefix not in out.read_text()
     assert [path.name for path in out.parent.glob("*.ipynb")] == ["done.ipynb"]
+    assert NotebookNotary().check_signature(nbformat.read(out, as_version=4)), "trusted by Jupyter"
 
 
 def test_notebook_that_does_not_write_what_it_must_has_failed(notebook, tmp_path):

@@ -51,6 +51,7 @@ def run_notebook(
         if problem:
             raise UserError(f"[{name}] {problem}\n[{name}] kept for reading: {shown(failed)}")
         failed.rename(out)
+        _trust(out)
         print(f"[{name}] done in {time.monotonic() - start:.0f} s: {shown(out)}", flush=True)
 
 
@@ -85,6 +86,15 @@ def _execute(notebook: Path, out: Path, params: Mapping[str, Any], cwd: Path, na
     finally:
         printed.end()
     return ""
+
+
+def _trust(notebook: Path) -> None:
+    """Have JupyterLab show all outputs: it hides scripts, such as the slice viewer's, in notebooks
+    that it does not know to have been run by this user."""
+    import nbformat
+    from nbformat.sign import NotebookNotary
+
+    NotebookNotary().sign(nbformat.read(notebook, as_version=4))
 
 
 def _without_paths(notebook: Path) -> None:
