@@ -36,6 +36,7 @@ ONLY_IN = {
     "snakemake": {"notebooks"},
 }
 MAX_CELL_LINES = 25
+MAX_PARAMETERS = 35  # lines: one a parameter, whatever a stage has
 ABSOLUTE = re.compile(
     r"(?<![\w.])(~[/\\]|[A-Za-z]:\\|/(home|Users|root|work|tmp|mnt|data|opt|media|srv|scratch)/)"
 )
@@ -90,8 +91,10 @@ def notebook_faults(notebook: Path) -> list[str]:
             continue
         if cell["outputs"] or cell["execution_count"] is not None:
             faults.append(where + "outputs")
-        if len(source.splitlines()) > MAX_CELL_LINES:
-            faults.append(where + f"more than {MAX_CELL_LINES} lines")
+        parameters = "parameters" in cell["metadata"].get("tags", [])
+        limit = MAX_PARAMETERS if parameters else MAX_CELL_LINES
+        if len(source.splitlines()) > limit:
+            faults.append(where + f"more than {limit} lines")
         if re.search(r"^\s*(!|%%(bash|sh|script|system)|%(pip|conda|system|sx)\b)", source, re.M):
             faults.append(where + "shell")
             continue
