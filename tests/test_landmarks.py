@@ -13,7 +13,7 @@ from pekit.errors import UserError
 from pekit.store import LANDMARKS
 
 
-@pytest.mark.parametrize("seed", [1, 6, 9, 12])
+@pytest.mark.parametrize("seed", [2, 6, 9, 12])
 def test_phantom_landmarks_are_found_near_their_truth(seed):
     phantom = make_phantom(seed, PhantomConfig())
     masks = segment(phantom.hu, phantom.spacing_mm)
