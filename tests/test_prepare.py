@@ -27,7 +27,7 @@ def cohort(tmp_path_factory):
         seed=3,
         broken_fraction=0.25,
         slice_jitter=2,
-        phantom={"shape": (24, 96, 96), "indeterminate_fraction": 0.0},
+        phantom={"shape": (32, 96, 96), "indeterminate_fraction": 0.0},
     )
     write_cohort(out, config)
     return out
