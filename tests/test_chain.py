@@ -17,11 +17,14 @@ import pandas as pd
 import pytest
 from browser import browser
 
+from batch.experiment import read_experiment
 from data_prep.phantom import crop_truth
 from pekit.checkpoint import load_hops
 from pekit.evaluation import evaluate, read_inputs
+from pekit.review import make_review
 from pekit.store import UIDS, Store
 from pekit.thresholds import read_thresholds
+from pekit.verify import verify
 from pekit.voting import probs_by_study, study_truth, study_verdicts
 from submissions.metric import EXAM_WEIGHTS
 
@@ -76,6 +79,17 @@ def test_it_ends_with_a_table_and_the_report(chain):
     assert re.search(r"hop 2 +\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", chain)
     assert "hop 1, trained as long" in chain
     assert "runs/chain/figures/report.html" in chain
+
+
+def test_the_chain_can_be_handed_over_and_verified(chain, tmp_path):
+    stages = read_experiment(ROOT / "tests" / "chain.yaml").stages
+    notebooks = {name: stage.notebook.name for name, stage in stages.items()}
+    review = make_review(RUNS, tmp_path / "review", notebooks)
+    checks = verify(review.folder)
+    assert [check.name for check in checks if check.equal is False] == []
+    tables = [check.name for check in checks if check.equal and check.name.endswith(".csv")]
+    recomputed = {name.split("/")[1] for name in tables if "/tables/" in name}
+    assert recomputed == {"evaluate", "tables"}
 
 
 def test_study_heads_give_the_nine_exam_labels(chain):

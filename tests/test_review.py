@@ -160,6 +160,7 @@ def test_texts_hold_no_path(experiment, bundles):
         ("../runs/demo/hop1 and a/b/c, 1/2/3 and n/a", None),
         ("https://example.org/a/b </td></tr> <br/>", None),
         ("data:image/jpeg;base64,/9j/4AAQ/SkZJ", None),
+        ('hop.replace(/^hop/, "hop ")', None),
     ],
 )
 def test_scrub(text, scrubbed):

@@ -21,7 +21,7 @@ _GENERIC = {"root", "user", "ubuntu", "admin", "runner", "jovyan", "docker", "te
 
 _PATH = re.compile(
     # /home/name/data, ~/data/x; not the slashes of a relative path, an address or base64
-    r"(?<![\w.:/<>)\]~…*+-])(?<!base64,)(?:~|file://)?(?:/[\w.@^+%=,-]+){2,}/?"
+    r"(?<![\w.:/<>)\]~…*+-])(?<!base64,)(?:~|file://)?(?:/[\w.@][\w.@^+%=,-]*){2,}/?"
     # a whole text that is "/data" or "~/x"
     r"|(?<=[\"'])(?:~/[^\"'\n]*|/[\w.@^+%-]+/?)(?=[\"'])"
     r"|\b[A-Za-z]:(?:\\{1,2}[\w.@^+ -]+)+"  # C:\Users\name
