@@ -61,6 +61,12 @@ def device() -> dict[str, str | int | list[str]]:
     }
 
 
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def hash_path(path: Path) -> str:
     """`sha256:...` of a file's bytes; of a folder `listing:...`, over the names and sizes in it.
 
@@ -72,7 +78,6 @@ def hash_path(path: Path) -> str:
         listing = "".join(f"{f.relative_to(path).as_posix()}\t{f.stat().st_size}\n" for f in files)
         return "listing:" + hashlib.sha256(listing.encode()).hexdigest()
     try:
-        with path.open("rb") as file:
-            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+        return "sha256:" + file_hash(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the stage that writes it first") from None

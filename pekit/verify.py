@@ -16,15 +16,15 @@ from pathlib import Path
 import pandas as pd
 
 from pekit.errors import UserError
-from pekit.provenance import git_state
+from pekit.provenance import file_hash, git_state
 from pekit.review.bundle import (
     INDEX,
     STAGES,
     SUMS,
     check_sums,
-    file_hash,
     files_of,
     read_card,
+    splits_used,
     stage_json,
 )
 from pekit.review.page import render_index, tables_shown
@@ -68,12 +68,10 @@ def _files(bundle: Path) -> Check:
 
 def _split(bundle: Path, card: Mapping) -> Iterator[Check]:
     splits = sorted(bundle.glob(f"{STAGES}/*/split.csv"))
-    # A stage that gathers several levels of an experiment names a split for each.
     users = {
         f"{stage}{name.removeprefix('split')}": digest
         for stage in card["stages"]
-        for name, digest in stage_json(bundle, stage, "manifest").get("inputs", {}).items()
-        if name == "split" or name.startswith("split ")
+        for name, digest in splits_used(bundle, stage).items()
     }
     present = {file_hash(path) for path in splits}
     others = [stage for stage, used in users.items() if used not in present]
@@ -98,7 +96,7 @@ def _inputs(bundle: Path, card: Mapping) -> Iterator[Check]:
     for stage, about in card["stages"].items():
         recorded = stage_json(bundle, stage, "manifest").get("inputs", {})
         for name, file in about["inputs"].items():
-            if name == "split":
+            if name in splits_used(bundle, stage):  # `_split` tells of these
                 continue
             path = bundle / file
             digest = str(recorded.get(name)).removeprefix("sha256:")

@@ -10,7 +10,6 @@ change, and are known by their place relative to the folder of the notebooks: sy
     cd notebooks && wandb sync ../runs/demo/*/wandb/offline-run-*
 """
 
-import hashlib
 import netrc
 import os
 import re
@@ -22,6 +21,7 @@ from urllib.parse import urlsplit
 
 from pekit.errors import UserError
 from pekit.progress import say
+from pekit.provenance import file_hash
 from pekit.record import to_json, without_paths
 
 MODES = ("online", "offline", "disabled")
@@ -78,11 +78,16 @@ class WandbLog:
         """Log `files`, named as they lie in `root`, as made or as used by this run.
 
         The same files under the same name are the same artifact: a run that used it is joined to
-        the one that made it by their digest. Returns name, type and digest; None when disabled.
+        the one that made it by their digest. Returns name, type and digest; None when disabled, and
+        where the way from the working folder to the run's would tell where this machine keeps it.
         """
         if not self._run:
             return None
         name = re.sub(r"[^\w.-]+", "-", name)
+        if Path(os.path.relpath(self._run.dir)).parts[:2] == ("..", ".."):
+            way_out = "run in the notebooks' folder"
+            say(f"W&B: {name} is no artifact, as its path would be told: {way_out}")
+            return None
         artifact = self._wandb.Artifact(name, kind)
         links = Path(self._run.dir).parent / "artifacts" / name
         for file in sorted(files):
@@ -92,9 +97,7 @@ class WandbLog:
             if file.stat().st_size > self._limit * 1e6:
                 inside = inside.with_name(inside.name + ".sha256")
                 link = links / inside
-                with file.open("rb") as opened:
-                    digest = hashlib.file_digest(opened, "sha256").hexdigest()
-                link.write_text(f"{digest}  {file.name}\n")
+                link.write_text(f"{file_hash(file)}  {file.name}\n")
             elif not link.exists():
                 _link(file, link)
             # As it lies there: W&B would copy it to the home folder, and keep it in a cache.

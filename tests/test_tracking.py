@@ -105,6 +105,20 @@ def artifacts_of(folder: Path) -> dict[str, dict]:
     return {r["artifact"]["name"]: r["artifact"] for r in records if r["type"] == "artifact"}
 
 
+def test_a_run_elsewhere_on_the_machine_tells_no_path(tmp_path, no_account, monkeypatch, capsys):
+    folder, elsewhere = tmp_path / "SMITH" / "demo" / "hop1", tmp_path / "a" / "b" / "notebooks"
+    elsewhere.mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
+    with Run(folder, "hop1", {}) as run:
+        run.table("studies", pd.DataFrame({"p": [0.5]}))
+        run.finish({})
+    shown, records = inspect(folder)
+    assert "SMITH" not in shown
+    assert "artifact" not in {record["type"] for record in records}
+    assert "demo-hop1-tables is no artifact" in capsys.readouterr().out
+    assert read(folder / "manifest.json")["artifacts"] == {"made": [], "used": []}
+
+
 def test_lineage_of_a_model(tmp_path, no_account, monkeypatch):
     """One run makes a model, another uses it; each is synced from where the notebooks run."""
     (tmp_path / "notebooks").mkdir()

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pekit.errors import UserError
-from pekit.provenance import git_state
-from pekit.review.bundle import CARD, INDEX, STAGES, SUMS, VERSION, file_hash, files_of, write_sums
+from pekit.provenance import file_hash, git_state
+from pekit.review.bundle import CARD, INDEX, STAGES, SUMS, VERSION, files_of, write_sums
 from pekit.review.notebook import notebook_page
 from pekit.review.page import render_index
 from pekit.review.privacy import check_privacy, scrub

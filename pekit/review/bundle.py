@@ -8,11 +8,11 @@ stages/<stage>/        notebook.html, params.json, metrics.json, manifest.json, 
                        tables/, figures/, predictions, and the pages that the stage wrote
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from pekit.errors import UserError
+from pekit.provenance import file_hash
 from pekit.store import read_json
 
 VERSION = 1
@@ -44,12 +44,6 @@ def files_of(bundle: Path) -> dict[str, Path]:
     return {name: path for name, path in names.items() if name != SUMS}
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def write_sums(bundle: Path) -> None:
     """Write SHA256SUMS over what the bundle holds now."""
     lines = [f"{file_hash(path)}  {name}\n" for name, path in files_of(bundle).items()]
@@ -78,6 +72,15 @@ def check_sums(bundle: Path) -> list[str]:
         if name in listed and file_hash(path) != listed[name]
     ]
     return sorted(problems)
+
+
+def splits_used(bundle: Path, stage: str) -> dict[str, str]:
+    """Hashes of the splits that a stage recorded, by the input's name.
+
+    That is "split", or where it gathers several levels of an experiment "split <level>" for each.
+    """
+    inputs = stage_json(bundle, stage, "manifest").get("inputs", {})
+    return {name: digest for name, digest in inputs.items() if name.split(" ")[0] == "split"}
 
 
 def stage_json(bundle: Path, stage: str, name: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pekit.review.bundle import STAGES, files_of, read_card, stage_json
+from pekit.review.bundle import STAGES, files_of, read_card, splits_used, stage_json
 
 FOLDER = Path(__file__).parent
 ROWS = 40  # of a table that the page shows
@@ -118,8 +118,8 @@ def _notes(bundle: Path, card: dict[str, Any]) -> list[str]:
         notes.append("The stages ran at different commits: see the table of stages.")
     if dirty := [name for name, m in manifests.items() if m.get("git", {}).get("dirty")]:
         notes.append(f"Files differed from the commit when these stages ran: {', '.join(dirty)}.")
-    splits = {name: m["inputs"]["split"] for name, m in manifests.items() if "split" in m["inputs"]}
-    if other := [name for name, digest in splits.items() if digest not in card["splits"]]:
+    used = {name: set(splits_used(bundle, name).values()) for name in card["stages"]}
+    if other := [name for name, digests in used.items() if digests - set(card["splits"])]:
         notes.append(f"These stages used another split than is here: {', '.join(other)}.")
     if not card["images"]:
         notes.append(
