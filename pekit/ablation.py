@@ -10,16 +10,18 @@ an interval, and DeLong's and McNemar's test for each seed. Three seeds are few:
 their spread, it cannot vouch for it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
-from pekit.arms import METRICS, Arm
-from pekit.config import Settings
+from pekit.arms import Arm
 from pekit.errors import UserError
+from pekit.evaluation import EvaluationSettings
+from pekit.metrics import SUMMARY, summary
 from pekit.paired import delong, mcnemar
 from pekit.protocols import PROTOCOLS, judge, plan
 from pekit.resampling import percentiles
@@ -32,24 +34,14 @@ STEP_COLUMNS = (
 )  # fmt: skip
 
 
-class AblationSettings(Settings):
-    """What an ablation's tables are made of.
+class AblationSettings(EvaluationSettings):
+    """What an ablation's tables are made of, and how its runs are judged.
 
-    Attributes:
-        tables: by the paper's number, "I" to "IV": name of a row -> "stage/hop".
-        choose_on, report_on: parts of the split, for the honest protocol; `paper` chooses on
-            `report_on` itself.
-        criterion: what the vote's thresholds maximise.
-        n_boot: resamples.
-        seed: of the resampling.
+    `tables`: by the paper's number, "I" to "IV": name of a row -> "stage/hop", in the order of the
+    steps. The resamples are of studies and seeds.
     """
 
     tables: dict[str, dict[str, str]]
-    choose_on: str = "validation"
-    report_on: str = "test"
-    criterion: str = "f1"
-    n_boot: int = Field(2000, ge=1)
-    seed: int = Field(0, ge=0)
 
 
 def ablation(predictions: pd.DataFrame, settings: AblationSettings) -> dict[str, pd.DataFrame]:
@@ -77,42 +69,26 @@ def ablation(predictions: pd.DataFrame, settings: AblationSettings) -> dict[str,
     arms: list[dict] = []
     steps: list[dict] = []
     for level, of_level in predictions.groupby("level", sort=True):
-        judged: dict[tuple[str, str], Arm] = {}
+        judged: dict[str, dict[str, _JudgedArm]] = {}
         for table, rows in settings.tables.items():
             _check_comparable(of_level, rows, f"{level}, table {table}")
-            for source in rows.values():
-                for protocol in PROTOCOLS:
-                    if (source, protocol) not in judged:
-                        judged[source, protocol] = _judge(of_level, source, protocol, settings)
             for row, source in rows.items():
-                for protocol in PROTOCOLS:
+                if source not in judged:
+                    judged[source] = _judge(of_level, source, settings)
+                for protocol, arm in judged[source].items():
                     key = {"level": level, "table": table, "row": row, "protocol": protocol}
-                    arms += [key | m for m in _arm_rows(judged[source, protocol], settings)]
-            for before, row in zip(list(rows)[:-1], list(rows)[1:], strict=True):
-                pair = [judged[rows[name], "honest"] for name in (before, row)]
+                    arms += [key | metric for metric in _arm_rows(arm)]
+            for before, row in pairwise(rows):
                 key = {"level": level, "table": table, "row": row, "against": before}
-                steps += [key | m for m in _step_rows(*pair, settings)]
+                pair = (judged[rows[name]]["honest"] for name in (before, row))
+                steps += [key | metric for metric in _step_rows(*pair)]
     arms = pd.DataFrame(arms)
-    steps = pd.DataFrame(steps, columns=STEP_COLUMNS)
-    return {"summary": _summary(arms), "arms": arms, "steps": steps}
-
-
-def _summary(arms: pd.DataFrame) -> pd.DataFrame:
-    """The table for people: a row an arm and protocol, "0.929 [0.886, 0.957]" a metric."""
     key = ["table", "level", "protocol", "row"]
-    text = arms.assign(
-        text=[
-            f"{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]" if pd.notna(r.value) else "undefined"
-            for r in arms.itertuples()
-        ]
-    )
-    wide = text.pivot(index=key, columns="metric", values="text")[list(METRICS)]
-    rows = text[key].drop_duplicates().sort_values(key[:3], kind="stable")
-    return (
-        wide.loc[list(rows.itertuples(index=False, name=None))]
-        .rename_axis(columns=None)
-        .reset_index()
-    )
+    return {
+        "summary": summary(arms.sort_values(key[:-1], kind="stable"), key),
+        "arms": arms,
+        "steps": pd.DataFrame(steps, columns=STEP_COLUMNS),
+    }
 
 
 def write_inputs(folder: Path, predictions: pd.DataFrame, settings: AblationSettings) -> None:
@@ -165,53 +141,64 @@ def _check_comparable(predictions: pd.DataFrame, rows: Mapping[str, str], where:
             raise UserError(f"{where}: {row!r} and {first!r} are of other studies or another split")
 
 
+class _JudgedArm(NamedTuple):
+    arm: Arm
+    resampled: np.ndarray  # as Arm.resampled gives it
+
+
 def _judge(
-    predictions: pd.DataFrame, source: str, protocol: str, settings: AblationSettings
-) -> Arm:
+    predictions: pd.DataFrame, source: str, settings: AblationSettings
+) -> dict[str, _JudgedArm]:
+    """A row's runs by each protocol."""
     rows, hop = _runs(predictions, source, source)
-    tables = {}
+    tables: dict[str, dict[int, pd.DataFrame]] = {protocol: {} for protocol in PROTOCOLS}
     for seed, of_seed in rows.groupby("seed"):
-        truth = study_truth(of_seed)
+        truth, probs = study_truth(of_seed), probs_by_study(of_seed, hop)
         part = of_seed.groupby("StudyInstanceUID")["part"].first()
         studies = pd.DataFrame({"part": part, "truth": truth})
-        assignments = plan(protocol, studies, settings.choose_on, settings.report_on, settings.seed)
-        probs = probs_by_study(of_seed, hop)
-        tables[seed] = judge(probs, truth, assignments, settings.criterion).studies
-    first = next(iter(tables.values()))
-    verdict, score = (
-        np.stack([t[name].to_numpy() for t in tables.values()]) for name in ("verdict", "score")
-    )
-    return Arm(first["truth"].to_numpy(), verdict, score, tuple(int(s) for s in tables))
-
-
-def _arm_rows(arm: Arm, settings: AblationSettings) -> list[dict]:
-    resampled = arm.resampled(settings.n_boot, settings.seed)
-    by_seed = arm.by_seed()[0]
-    alone = np.full(len(METRICS), np.nan)
-    spread = by_seed.std(axis=1, ddof=1) if len(arm.seeds) > 1 else alone
-    rows = []
-    for k, metric in enumerate(METRICS):
-        value, low, high, note = _interval(resampled[:, k])
-        row = {"metric": metric, "value": value, "low": low, "high": high, "sd": spread[k]}
-        rows.append(row | {"seeds": len(arm.seeds), "note": note})
-    return rows
-
-
-def _step_rows(before: Arm, arm: Arm, settings: AblationSettings) -> list[dict]:
-    difference = arm.resampled(settings.n_boot, settings.seed) - before.resampled(
-        settings.n_boot, settings.seed
-    )
-    pairs = range(len(arm.seeds))
-    p = {
-        "F1": [mcnemar(arm.truth, before.verdict[s], arm.verdict[s]).p for s in pairs],
-        "AUROC": [delong(arm.truth, before.score[s], arm.score[s]).p for s in pairs],
+        for protocol, judged in tables.items():
+            parts = settings.choose_on, settings.report_on
+            assignments = plan(protocol, studies, *parts, settings.seed)
+            found = judge(probs, truth, assignments, settings.criterion, settings.at)
+            judged[int(seed)] = found.studies
+    arms = {protocol: _arm(judged) for protocol, judged in tables.items()}
+    return {
+        protocol: _JudgedArm(arm, arm.resampled(settings.n_boot, settings.seed))
+        for protocol, arm in arms.items()
     }
-    rows = []
+
+
+def _arm(judged: Mapping[int, pd.DataFrame]) -> Arm:
+    verdict, score = (
+        np.stack([table[name].to_numpy() for table in judged.values()])
+        for name in ("verdict", "score")
+    )
+    truth = next(iter(judged.values()))["truth"].to_numpy()
+    return Arm(truth, verdict, score, tuple(judged))
+
+
+def _arm_rows(judged: _JudgedArm) -> Iterator[dict]:
+    arm, resampled = judged
+    by_seed = arm.by_seed()[0]
+    for k, metric in enumerate(SUMMARY):
+        value, low, high, note = _interval(resampled[:, k])
+        sd = by_seed[k].std(ddof=1) if len(arm.seeds) > 1 else np.nan
+        row = {"metric": metric, "value": value, "low": low, "high": high, "sd": sd}
+        yield row | {"seeds": len(arm.seeds), "note": note}
+
+
+def _step_rows(before: _JudgedArm, after: _JudgedArm) -> Iterator[dict]:
+    a, b = before.arm, after.arm
+    seeds = range(len(a.seeds))
+    p = {
+        "F1": [mcnemar(a.truth, a.verdict[s], b.verdict[s]).p for s in seeds],
+        "AUROC": [delong(a.truth, a.score[s], b.score[s]).p for s in seeds],
+    }
+    difference = after.resampled - before.resampled
     for metric, values in p.items():
-        value, low, high, note = _interval(difference[:, METRICS.index(metric)])
+        value, low, high, note = _interval(difference[:, SUMMARY.index(metric)])
         row = {"metric": metric, "difference": value, "low": low, "high": high}
-        rows.append(row | {"p_by_seed": " ".join(f"{v:.3f}" for v in values), "note": note})
-    return rows
+        yield row | {"p_by_seed": " ".join(f"{v:.3f}" for v in values), "note": note}
 
 
 def _interval(values: np.ndarray) -> tuple[float, float, float, str]:

@@ -6,12 +6,13 @@ import numpy as np
 
 from pekit.resampling import draws
 
-METRICS = ("sensitivity", "specificity", "PPV", "NPV", "F1", "AUROC")
-
 
 @dataclass(frozen=True)
 class Arm:
-    """Verdicts `(seeds, studies)` bool and scores in [0,1] of one arm; truth `(studies,)` bool."""
+    """Verdicts `(seeds, studies)` bool and scores in [0,1] of one arm; truth `(studies,)` bool.
+
+    Its metrics are those of `pekit.metrics.SUMMARY`, in that order.
+    """
 
     truth: np.ndarray
     verdict: np.ndarray

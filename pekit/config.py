@@ -4,12 +4,11 @@ TrainSettings(image_size=96, lr=2e-3)       # what is not given has the paper's 
 TrainSettings(learning_rate=1)              # UserError: no setting 'learning_rate' (lr?)
 """
 
-from difflib import get_close_matches
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pekit.errors import UserError
+from pekit.errors import UserError, do_you_mean
 
 
 class Settings(BaseModel):
@@ -33,8 +32,8 @@ class Settings(BaseModel):
         for problem in error.errors():
             name = ".".join(map(str, problem["loc"]))
             if problem["type"] == "extra_forbidden":
-                near = get_close_matches(name, cls.model_fields, n=2) or sorted(cls.model_fields)
-                lines.append(f"no setting '{name}' (do you mean {' or '.join(near)}?)")
+                near = do_you_mean(name, sorted(cls.model_fields))
+                lines.append(f"no setting '{name}' {near}")
             else:
                 lines.append(f"{name} = {problem['input']!r}: {problem['msg']}")
         return f"{cls.__name__}: " + "; ".join(lines)

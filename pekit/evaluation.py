@@ -25,12 +25,11 @@ from pekit import judged_tables as tables
 from pekit.config import Settings
 from pekit.criteria import named_criterion
 from pekit.errors import UserError
+from pekit.metrics import summary
 from pekit.predictions import LONG, STUDY, check_long
 from pekit.protocols import PROTOCOLS, Assignment, Judged, judge, plan
 from pekit.store import EXAM_LABELS, SLICE_LABEL, read_json, read_table, write_json, write_table
 from pekit.voting import Vote, best_vote, probs_by_study, study_truth
-
-SUMMARY = ("sensitivity", "specificity", "PPV", "NPV", "F1", "AUROC")
 
 
 class EvaluationSettings(Settings):
@@ -133,7 +132,7 @@ def _tables(
     metrics = tables.study_level(by_study, *resampling)
     yield "study_metrics", metrics
     yield "optimism", tables.optimism(metrics)
-    yield "summary", summary(metrics)
+    yield "summary", summary(metrics, tables.KEYS)
     yield "confusion", tables.confusions(by_study)
     reported = {name: t[t["part"] == settings.report_on] for name, t in slices.items()}
     yield "paired", tables.paired(by_study, reported, *resampling)
@@ -142,20 +141,6 @@ def _tables(
     positive = next(iter(reported.values())).groupby(STUDY)[SLICE_LABEL].sum()
     yield "subgroups", tables.subgroups(by_study, positive, studies)
     yield "verdicts", tables.verdicts(by_study)
-
-
-def summary(metrics: pd.DataFrame) -> pd.DataFrame:
-    """The table for people: a row a protocol and model, "0.929 [0.886, 0.957]" a metric."""
-    text = metrics.assign(
-        text=[
-            f"{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]" if pd.notna(r.value) else "undefined"
-            for r in metrics.itertuples()
-        ]
-    )
-    rows = text[["protocol", "model"]].drop_duplicates()
-    wide = text.pivot(index=["protocol", "model"], columns="metric", values="text")
-    wide = wide.loc[list(rows.itertuples(index=False, name=None)), list(SUMMARY)]
-    return wide.rename_axis(columns=None).reset_index()
 
 
 def write_inputs(

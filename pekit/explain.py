@@ -13,7 +13,6 @@ through the network a few at a time, so that the full model fits: two hops of Ef
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import cv2
 import numpy as np
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pekit.dataset import resize_slices
-from pekit.errors import UserError
+from pekit.errors import UserError, do_you_mean
 from pekit.hop import HopNet
 from pekit.predict import volume_stacks
 
@@ -146,8 +145,7 @@ def attribution_method(name: str) -> Method:
         UserError: no such method; near names are offered.
     """
     if name not in METHODS:
-        near = get_close_matches(name, METHODS, n=2) or list(METHODS)
-        raise UserError(f"no attribution method '{name}' (do you mean {' or '.join(near)}?)")
+        raise UserError(f"no attribution method '{name}' {do_you_mean(name, METHODS)}")
     return METHODS[name]
 
 

@@ -15,6 +15,8 @@ from pekit.store import SLICE_LABEL
 from pekit.vectors import Vector, aligned, binary, both_classes, in_unit_interval
 
 COLUMNS = ("value", "low", "high", "note")
+# Of studies, in the order of tables I to IV; the paper has no AUROC.
+SUMMARY = ("sensitivity", "specificity", "PPV", "NPV", "F1", "AUROC")
 Q_WEIGHTED = "q-weighted AUROC"
 
 
@@ -139,6 +141,25 @@ def ranking_metrics(
         "AP": percentiles(average_precision_score(truth, score), ap),
     }
     return metric_rows(rows)
+
+
+def summary(metrics: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    """A table for people: a row a key, in the given order, "0.929 [0.886, 0.957]" a metric.
+
+    Args:
+        metrics: long: the key's columns, metric, value, low, high.
+        key: columns that name a row.
+    """
+    text = metrics.assign(
+        text=[
+            f"{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]" if pd.notna(r.value) else "undefined"
+            for r in metrics.itertuples()
+        ]
+    )
+    rows = text[key].drop_duplicates()
+    wide = text.pivot(index=key, columns="metric", values="text")
+    wide = wide.loc[list(rows.itertuples(index=False, name=None)), list(SUMMARY)]
+    return wide.rename_axis(columns=None).reset_index()
 
 
 def metric_rows(rows: dict[str, Value]) -> pd.DataFrame:

@@ -10,10 +10,9 @@ notebook's value. `notebooks/experiments/peers.yaml` runs them on one split.
 """
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
-from pekit.errors import UserError
+from pekit.errors import UserError, do_you_mean
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,5 @@ def preset(name: str) -> Preset:
         UserError: no such peer; near names are offered.
     """
     if name not in PRESETS:
-        near = get_close_matches(name, PRESETS, n=2) or list(PRESETS)
-        raise UserError(f"no preset '{name}' (do you mean {' or '.join(near)}?)")
+        raise UserError(f"no preset '{name}' {do_you_mean(name, PRESETS)}")
     return PRESETS[name]

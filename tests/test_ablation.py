@@ -5,10 +5,9 @@ import pandas as pd
 import pytest
 
 from pekit.ablation import AblationSettings, ablation, read_inputs, write_inputs
-from pekit.arms import METRICS
 from pekit.errors import UserError
 from pekit.figures import ablation_forest
-from pekit.metrics import study_metrics
+from pekit.metrics import SUMMARY, study_metrics
 from pekit.voting import best_vote, probs_by_study, study_scores, study_truth, study_verdicts
 
 TABLES = {"III": {"hop 1": "two/hop1", "hop 2": "two/hop2"}, "IV": {"weak": "one/hop1"}}
@@ -54,7 +53,7 @@ def test_a_value_is_the_mean_over_seeds_of_the_metric(predictions, tables):
         by_seed.append(study_metrics(study_truth(reported), verdict, score)["value"])
     expected = pd.concat(by_seed, axis=1)
     arms = tables["arms"].query("row == 'hop 2' and protocol == 'honest'").set_index("metric")
-    for metric in METRICS:
+    for metric in SUMMARY:
         assert arms.loc[metric, "value"] == pytest.approx(expected.loc[metric].mean(), abs=1e-12)
         assert arms.loc[metric, "sd"] == pytest.approx(expected.loc[metric].std(), abs=1e-12)
         assert arms.loc[metric, "low"] <= arms.loc[metric, "value"] <= arms.loc[metric, "high"]

@@ -1,4 +1,4 @@
-"""Charts of training, of slice probabilities and their votes, of crops and of landmarks."""
+"""Charts of training, of crops and of landmarks."""
 
 import numpy as np
 import pandas as pd
