@@ -44,7 +44,7 @@ review: $(READY)  ## One folder to hand over: make review NAME=demo [OUT=<folder
 	@$(RUN) review --name "$${NAME:-demo}" --out "$$OUT" --images "$${IMAGES:-yes}"
 
 verify: $(READY)  ## Recompute a review's tables: make verify BUNDLE=runs/demo/review
-	@$(PY) -m pekit.verify "$${BUNDLE:-runs/$${NAME:-demo}/review}"
+	@$(PY) -m pekit.review.verify "$${BUNDLE:-runs/$${NAME:-demo}/review}"
 
 export: $(READY)  ## For ONNX Runtime, OpenVINO: make export MODEL=runs/demo/hop2 FORMAT=onnx OUT=...
 	@$(RUN) export --model "$$MODEL" --format "$$FORMAT" --out "$$OUT" --store "$$STORE"

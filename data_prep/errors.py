@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from pekit.errors import UserError
+from pekit.common.errors import UserError
 
 
 class StudyError(UserError):

@@ -11,7 +11,7 @@ import numpy as np
 
 from data_prep.errors import StudyError
 from data_prep.volume import Volume
-from pekit.store import AIR_HU
+from pekit.dataset.schema import AIR_HU
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 AXIS_TOLERANCE = 0.01  # off-axis part of a direction cosine: 0.6 degrees

@@ -38,7 +38,7 @@ class Volume:
         hu: (Z, Y, X) int16 HU, nothing below AIR_HU.
         spacing_mm: (z, y, x), from slice positions, not thickness; gaps left out of account.
         origin_mm: (z, y, x) LPS position of voxel (0, 0, 0).
-        study_uid: as in the files; pekit.store.public_uid gives the form that may be shared.
+        study_uid: as in the files; `public_uid` gives the form that may be shared.
         series_uid: likewise.
         sop_uids: one a slice, in z order.
         notes: what a reader of the result should know, without file names.

@@ -2,7 +2,7 @@
 over what they made: a folder for review, an exported model.
 
     python notebooks/run.py batch notebooks/experiments/demo.yaml
-    python notebooks/run.py notebook notebooks/05_train_hop1.ipynb --out try.ipynb \\
+    python notebooks/run.py notebook notebooks/21_train_hop1.ipynb --out try.ipynb \\
         --params '{"EPOCHS": 3}'
     python notebooks/run.py predict --dicom FOLDER --model runs/demo
     python notebooks/run.py review --name demo --images no
@@ -27,8 +27,7 @@ from typing import Any
 from batch.experiment import DONE, read_experiment
 from batch.handover import export, review
 from batch.notebook import NOTEBOOKS, ROOT, locked, run_notebook, shown
-from batch.parameters import nearest
-from pekit.errors import UserError
+from pekit.common.errors import UserError, nearest
 
 
 def run_batch(path: Path, stages: list[str], snakemake_options: list[str], jobs: int = 1) -> None:
@@ -116,9 +115,9 @@ def predict_study(dicom: str, model: str, out: str) -> None:
         )
     code = hashlib.sha256(str(Path(dicom).resolve()).encode()).hexdigest()[:8]
     folder = Path(out).resolve() if out else ROOT / "runs" / "predict" / f"study-{code}"
-    found = sorted(NOTEBOOKS.glob("*_predict_study.ipynb"))
+    found = sorted(NOTEBOOKS.glob("*_predict_one_study.ipynb"))
     if len(found) != 1:
-        raise UserError(f"{len(found)} notebooks are named *_predict_study.ipynb; one must be")
+        raise UserError(f"{len(found)} notebooks are named *_predict_one_study.ipynb; one must be")
     folder.mkdir(parents=True, exist_ok=True)
     # The notebook records its parameters: it gets the study by a link that says nothing.
     # Its ending stays, for it says the format of an image file.

@@ -6,13 +6,15 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pekit.encoders3d import Encoder3D
-from pekit.errors import UserError
+from pekit.common.errors import UserError
+from pekit.common.files import atomic, read_json, write_json
+from pekit.dataset.windows import IMAGE_CHANNELS, SLICES
 from pekit.hop import HopNet
-from pekit.model import Encoder, LandmarkNet, make_encoder
-from pekit.prior import Prevalence
-from pekit.store import atomic, read_json, write_json
-from pekit.windows import IMAGE_CHANNELS, SLICES
+from pekit.model.encoder import Encoder, make_encoder
+from pekit.model.encoder3d import Encoder3D
+from pekit.model.landmark_net import LandmarkNet
+from pekit.model.prevalence import Prevalence
+from pekit.model.study_head import StudyHead
 
 VERSION = 3
 # Version 1 knew stacks of 3 slices only, and hops with weights of their own; both older ones do not
@@ -149,3 +151,34 @@ def build_encoder(
 def _model_folder(folder: Path | str) -> Path:
     folder = Path(folder)
     return folder if (folder / "model.json").exists() else folder / "model"
+
+
+HEAD_VERSION = 1
+
+
+def save_head(folder: Path, head: StudyHead) -> None:
+    """Write a head as head.json (what to build) and head.safetensors, atomically."""
+    folder = Path(folder)
+    with atomic(folder / "head.safetensors") as beside:
+        save_file({k: v.detach().cpu().contiguous() for k, v in head.state_dict().items()}, beside)
+    write_json(folder / "head.json", {"version": HEAD_VERSION, **head.card})
+
+
+def load_head(folder: Path) -> StudyHead:
+    """Read a head's folder; in evaluation mode, on the CPU.
+
+    Raises:
+        UserError: no head there, one of another version, or weights that do not fit.
+    """
+    folder = Path(folder)
+    card = read_json(folder / "head.json")
+    if card.pop("version", None) != HEAD_VERSION:
+        raise UserError(f"{folder} holds a head of another version: train it again")
+    head = StudyHead(**card)
+    try:
+        head.load_state_dict(load_file(folder / "head.safetensors"))
+    except FileNotFoundError:
+        raise UserError(f"{folder} has no head.safetensors: train the head again") from None
+    except Exception as error:  # safetensors' and torch's own errors share no class
+        raise UserError(f"{folder}: the weights do not fit: {str(error)[:300]}") from None
+    return head.eval()

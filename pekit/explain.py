@@ -19,10 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pekit.dataset import resize_slices
-from pekit.errors import UserError, do_you_mean
+from pekit.common.errors import UserError, nearest
+from pekit.dataset.stacks import resize_slices, volume_stacks
 from pekit.hop import HopNet
-from pekit.predict import volume_stacks
 
 # Pixels that go through the network at once: one image of the paper's size.
 PASS_PIXELS = 576 * 576
@@ -145,7 +144,7 @@ def attribution_method(name: str) -> Method:
         UserError: no such method; near names are offered.
     """
     if name not in METHODS:
-        raise UserError(f"no attribution method '{name}' {do_you_mean(name, METHODS)}")
+        raise UserError(f"no attribution method {name!r}: {nearest(name, METHODS)}")
     return METHODS[name]
 
 

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pekit.encoders3d import Encoder3D, memory_format
-from pekit.errors import UserError
-from pekit.model import Encoder
-from pekit.prior import Prevalence
-from pekit.windows import IMAGE_CHANNELS, WINDOWS, Windows
+from pekit.common.errors import UserError
+from pekit.dataset.windows import IMAGE_CHANNELS, WINDOWS, Windows
+from pekit.model.encoder import Encoder
+from pekit.model.encoder3d import Encoder3D, memory_format
+from pekit.model.prevalence import Prevalence
 
 
 def _conv(cin: int, cout: int) -> nn.Sequential:

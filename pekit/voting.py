@@ -6,15 +6,88 @@ have one score each, every delta is a cut in their order, and one sort a mu trie
 (equation 2).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from pekit.criteria import Criterion, Cuts, named_criterion
-from pekit.errors import UserError
-from pekit.store import SLICE_LABEL
+from pekit.common.errors import UserError
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Counts of each cut, and the studies' totals of each class.
+
+    Args:
+        tp, fp: studies with and without PE that each cut calls positive.
+        positives, negatives: all studies with and without PE.
+    """
+
+    tp: np.ndarray
+    fp: np.ndarray
+    positives: int
+    negatives: int
+
+    @property
+    def tn(self) -> np.ndarray:
+        """Studies without PE that each cut calls negative."""
+        return self.negatives - self.fp
+
+
+Criterion = Callable[[Cuts], np.ndarray]
+
+
+def f1(cuts: Cuts) -> np.ndarray:
+    """F1, the paper's criterion (equation 2)."""
+    return 2 * cuts.tp / (cuts.tp + cuts.fp + cuts.positives)
+
+
+def youden(cuts: Cuts) -> np.ndarray:
+    """Sensitivity + specificity - 1."""
+    gain = cuts.tp * cuts.negatives - cuts.fp * cuts.positives
+    return gain / (cuts.positives * cuts.negatives)
+
+
+def sensitivity_at_specificity(cuts: Cuts, at: float) -> np.ndarray:
+    """Studies found where specificity >= `at`, else -inf; of equal ones the higher specificity."""
+    allowed = cuts.tn / cuts.negatives >= at
+    return np.where(allowed, cuts.tp * (cuts.negatives + 1.0) + cuts.tn, -np.inf)
+
+
+def specificity_at_sensitivity(cuts: Cuts, at: float) -> np.ndarray:
+    """Studies spared where sensitivity >= `at`, else -inf; of equal ones the higher sensitivity."""
+    allowed = cuts.tp / cuts.positives >= at
+    return np.where(allowed, cuts.tn * (cuts.positives + 1.0) + cuts.tp, -np.inf)
+
+
+FREE = {"f1": f1, "youden": youden}
+BOUND = {
+    "sensitivity_at_specificity": sensitivity_at_specificity,
+    "specificity_at_sensitivity": specificity_at_sensitivity,
+}
+CRITERIA = (*FREE, *BOUND)
+
+
+def named_criterion(name: str, at: float | None = None) -> Criterion:
+    """The criterion of a name.
+
+    Args:
+        name: one of `CRITERIA`.
+        at: the specificity or sensitivity that must be kept, in [0,1], where the name has one.
+
+    Raises:
+        UserError: an unknown name, `at` missing or out of [0,1], or given where nothing is kept.
+    """
+    if name not in CRITERIA:
+        raise UserError(f"criterion {name!r} is unknown: choose {' or '.join(CRITERIA)}")
+    if name in FREE:
+        if at is not None:
+            raise UserError(f"criterion {name} keeps nothing: leave at={at} out")
+        return FREE[name]
+    if at is None or not 0 <= at <= 1:
+        raise UserError(f"criterion {name} needs what must be kept, in [0,1]: at={at}")
+    return lambda cuts: BOUND[name](cuts, at)
 
 
 @dataclass(frozen=True)
@@ -37,43 +110,6 @@ class Vote:
             raise UserError(f"mu={self.mu}: the vote needs a whole number of slices, at least 1")
         if not 0 <= self.delta <= 1:
             raise UserError(f"delta={self.delta}: the vote needs a probability in [0,1]")
-
-
-def probs_by_study(predictions: pd.DataFrame, hop: str) -> dict[str, np.ndarray]:
-    """Slice probabilities of each study, in z order, out of a predictions table.
-
-    Args:
-        predictions: a row a slice, with StudyInstanceUID, z and a column for each hop.
-        hop: the column to take, such as "hop2".
-
-    Raises:
-        UserError: no such column, no rows, or a slice that occurs twice.
-    """
-    _require(predictions, ("StudyInstanceUID", "z", hop))
-    if predictions.duplicated(["StudyInstanceUID", "z"]).any():
-        twice = predictions[predictions.duplicated(["StudyInstanceUID", "z"])].iloc[0]
-        raise UserError(
-            f"study {twice.StudyInstanceUID}: slice z={twice.z} is predicted twice; "
-            "predict this study again"
-        )
-    ordered = predictions.sort_values(["StudyInstanceUID", "z"])
-    return {study: group.to_numpy() for study, group in ordered.groupby("StudyInstanceUID")[hop]}
-
-
-def study_truth(predictions: pd.DataFrame) -> pd.Series:
-    """Whether each study of a predictions table has a positive slice, by StudyInstanceUID.
-
-    Raises:
-        UserError: no label column, or a slice without a label.
-    """
-    _require(predictions, ("StudyInstanceUID", SLICE_LABEL))
-    unknown = predictions.loc[~predictions[SLICE_LABEL].isin((0, 1)), "StudyInstanceUID"]
-    if len(unknown):
-        raise UserError(
-            f"study {unknown.iloc[0]} has slices without a label in {SLICE_LABEL}: "
-            "only labelled studies have a truth"
-        )
-    return predictions.groupby("StudyInstanceUID")[SLICE_LABEL].max().astype(bool)
 
 
 def vote_study(probs: np.ndarray, vote: Vote) -> bool:
@@ -131,7 +167,7 @@ def best_vote(
     Args:
         probs: slice probabilities `(Z,)` of each study.
         truth: whether each study has PE, for the same studies in any order.
-        criterion: a name of `pekit.criteria`: "f1" (the paper's), "youden" (sensitivity +
+        criterion: a name of `pekit.voting`: "f1" (the paper's), "youden" (sensitivity +
             specificity - 1), "sensitivity_at_specificity" or "specificity_at_sensitivity".
         max_mu: largest mu to try; the longest study's number of slices by default.
         at: the specificity or sensitivity that the last two must keep on these studies.
@@ -229,11 +265,3 @@ def _matching_truth(
             f"all {len(positive)} studies are {kind}: choosing a vote needs both classes"
         )
     return positive
-
-
-def _require(table: pd.DataFrame, columns: tuple[str, ...]) -> None:
-    missing = [name for name in columns if name not in table]
-    if missing:
-        raise UserError(f"the predictions lack {', '.join(missing)}: they have {list(table)}")
-    if table.empty:
-        raise UserError("the predictions are empty: predict some studies first")

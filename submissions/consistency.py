@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from pekit.errors import UserError
+from pekit.common.errors import UserError
 from submissions.metric import EXAM_WEIGHTS, IMAGE_WEIGHT, SUBMISSION_LABELS, cross_entropy
 
 RV_LV = ("rv_lv_ratio_gte_1", "rv_lv_ratio_lt_1")

@@ -9,8 +9,8 @@ fraction of its images: images of an exam without PE weigh nothing.
 import numpy as np
 import pandas as pd
 
-from pekit.errors import UserError
-from pekit.store import SLICE_LABEL
+from pekit.common.errors import UserError
+from pekit.dataset.schema import SLICE_LABEL
 
 # In the order of sample_submission.csv.
 EXAM_WEIGHTS = {

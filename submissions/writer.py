@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pekit.errors import UserError
-from pekit.metrics import confusion
-from pekit.store import atomic
+from pekit.common.errors import UserError
+from pekit.common.files import atomic
+from pekit.evaluation.metrics import confusion
 from submissions.consistency import IMAGE_COLUMNS, NO_PE, inconsistencies
 from submissions.metric import SUBMISSION_LABELS, checked_submission
 

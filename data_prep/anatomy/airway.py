@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from data_prep.hull import crop_box
+from data_prep.anatomy.hull import crop_box
 
 AIRWAY_HU = -700  # parts the trachea from lung that it touches
 WIDENING = 1.55  # of the airway's width at the carina against the trachea's

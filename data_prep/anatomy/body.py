@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from data_prep.anatomy.coarse import morphology
-from data_prep.hull import convex_hull
+from data_prep.anatomy.hull import convex_hull
 
 LUNG_HU = -400  # half-way between lung (about -850) and soft tissue (about 40)
 OUTER_HU = -950  # the air of the room is darker; lung that touches the image's border is not

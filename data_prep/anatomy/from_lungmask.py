@@ -13,9 +13,9 @@ import numpy as np
 
 from data_prep.anatomy.coarse import enlarge, reduce_mask, reduce_volume
 from data_prep.anatomy.heart import SOFT_HU, find_heart
+from data_prep.anatomy.masks import Masks
 from data_prep.anatomy.optional import need, weights_only
 from data_prep.errors import SegmentationError, SetupError
-from data_prep.masks import Masks
 
 R231 = "unet_r231-d5d2fc3d.pth"
 

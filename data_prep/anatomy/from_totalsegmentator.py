@@ -14,10 +14,10 @@ from pickle import UnpicklingError
 
 import numpy as np
 
+from data_prep.anatomy.masks import LabelMap, Masks
 from data_prep.anatomy.optional import environment, need, weights_only
 from data_prep.anatomy.precomputed import LOBES
 from data_prep.errors import SetupError
-from data_prep.masks import LabelMap, Masks
 
 # What the landmarks' rules need, by the names of the task `total`.
 ORGANS = (

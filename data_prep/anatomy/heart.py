@@ -9,9 +9,9 @@ from scipy import ndimage
 
 from data_prep.anatomy.body import midline
 from data_prep.anatomy.coarse import largest, morphology
-from data_prep.anatomy.sides import missing_side
+from data_prep.anatomy.hull import convex_hull, crop_box
+from data_prep.anatomy.plausible import missing_side
 from data_prep.errors import SegmentationError
-from data_prep.hull import convex_hull, crop_box
 
 SOFT_HU = (-20, 700)  # fat below, cortical bone above
 CONTRAST_HU = 120  # opacified blood above; myocardium, liver and clotted blood below

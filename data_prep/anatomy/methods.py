@@ -6,18 +6,17 @@ are (Z, Y, X) int16 HU in LPS axes, spacing is (z, y, x) mm.
 """
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from inspect import Parameter, signature
 
 import numpy as np
 
 from data_prep.anatomy.from_lungmask import segment_by_lungmask
 from data_prep.anatomy.from_totalsegmentator import segment_by_totalsegmentator
+from data_prep.anatomy.masks import Masks
 from data_prep.anatomy.plausible import check_masks
 from data_prep.anatomy.precomputed import segment_precomputed
 from data_prep.anatomy.threshold import segment_by_threshold
-from data_prep.masks import Masks
-from pekit.errors import UserError
+from pekit.common.errors import UserError, nearest
 
 # The median over the heart, walls included, is 30 to 60 HU without contrast; blood that lets a clot
 # be seen (200 HU and more in the pulmonary artery) lifts it well above this.
@@ -66,11 +65,7 @@ def check_method(method: str) -> None:
         UserError: names the nearest one.
     """
     if method not in METHODS:
-        near = get_close_matches(method, METHODS, 1)
-        hint = f", did you mean {near[0]}?" if near else ""
-        raise UserError(
-            f"unknown segmentation method {method!r}{hint} (one of {', '.join(METHODS)})"
-        )
+        raise UserError(f"no segmentation method {method!r}: {nearest(method, METHODS)}")
 
 
 METHODS: dict[str, tuple[Callable[..., Masks], tuple[str, ...]]] = {

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.anatomy.masks import Masks
 from data_prep.errors import SegmentationError
 from data_prep.images import SUFFIXES, is_image, read_image
-from data_prep.masks import Masks
-from pekit.errors import UserError
+from pekit.common.errors import UserError
 
 LOBES = (
     "lung_upper_lobe_left",

@@ -11,8 +11,8 @@ from data_prep.anatomy.airway import AIRWAY_HU, trace_airway
 from data_prep.anatomy.body import LUNG_HU, air_inside_body
 from data_prep.anatomy.coarse import enlarge, morphology, reduce_volume
 from data_prep.anatomy.heart import SOFT_HU, find_heart
+from data_prep.anatomy.masks import Masks
 from data_prep.errors import SegmentationError
-from data_prep.masks import Masks
 
 GAS_HU = -975  # the darkest quarter of bowel gas lies below, that of emphysematous lung above
 MIN_LUNG_ML = 300.0

@@ -17,7 +17,7 @@ from pydicom.uid import MediaStorageDirectoryStorage
 
 from data_prep.dicom.decode import REFETCH
 from data_prep.errors import StudyError, brief
-from pekit.store import UIDS
+from pekit.dataset.schema import UIDS
 
 # Only files of these kinds are passed over; any other file that is not DICOM is an error.
 NOT_DICOM = {

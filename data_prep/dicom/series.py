@@ -22,7 +22,7 @@ from data_prep.dicom.files import NEEDED, Slices, ct_slices, read_files, text
 from data_prep.dicom.geometry import read_geometry, read_numbers, slice_steps
 from data_prep.errors import StudyError
 from data_prep.volume import Orientation, Volume
-from pekit.store import AIR_HU
+from pekit.dataset.schema import AIR_HU
 
 # Tissue lies between these; a PixelPaddingValue that falls inside would erase it.
 TISSUE_HU = (-900, 3000)

@@ -6,11 +6,6 @@ scan.py, finders.py, organ.py     the geometry that the rules are made of
 """
 
 from data_prep.landmarks.rules import landmark_rules
-from data_prep.landmarks.table import (
-    from_masks,
-    landmark_table,
-    read_landmarks_csv,
-    to_voxels,
-)
+from data_prep.landmarks.table import from_masks, landmark_table, read_landmarks_csv, to_voxels
 
 __all__ = ["from_masks", "landmark_rules", "landmark_table", "read_landmarks_csv", "to_voxels"]

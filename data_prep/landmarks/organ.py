@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from data_prep.hull import crop_box
+from data_prep.anatomy.hull import crop_box
 
 Point = tuple[float, float, float]
 

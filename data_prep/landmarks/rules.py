@@ -25,7 +25,7 @@ class Rule:
     """How one landmark is found.
 
     Attributes:
-        name: one of `pekit.store.LANDMARKS`.
+        name: one of `pekit.dataset.schema.LANDMARKS`.
         rule: the rule in words.
         masks: what it needs, all of it.
         find: the position in a study that has these masks, or None where it is not seen.

@@ -8,9 +8,9 @@ from data_prep.anatomy.airway import AIRWAY_HU, trace_airway
 from data_prep.anatomy.body import air_inside_body, midline
 from data_prep.anatomy.coarse import reduce_mask, reduce_volume
 from data_prep.anatomy.heart import diaphragm_dome
+from data_prep.anatomy.masks import Masks
 from data_prep.landmarks.organ import Organ, Point
-from data_prep.masks import Masks
-from pekit.errors import UserError
+from pekit.common.errors import UserError
 
 EMBEDDED = ("CT", "lung", "heart")  # what every study has
 

@@ -7,18 +7,17 @@ A landmark that is not in the volume, or is cut by its edge, is None.
 """
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from data_prep.anatomy.masks import Masks
 from data_prep.landmarks.organ import Point
 from data_prep.landmarks.rules import find_landmark
 from data_prep.landmarks.scan import Scan
-from data_prep.masks import Masks
-from pekit.errors import UserError
-from pekit.store import LANDMARKS
+from pekit.common.errors import UserError, nearest
+from pekit.dataset.schema import LANDMARKS
 
 CSV_COLUMNS = ("StudyInstanceUID", "name", "z_mm", "y_mm", "x_mm")
 PLAIN_UID = r"(?!\.{1,2}$)[^/\\\s][^/\\]*"  # it names folders and files: no path
@@ -54,9 +53,7 @@ def check_names(names: list[str]) -> None:
     """
     for name in names:
         if name not in LANDMARKS:
-            near = get_close_matches(str(name), LANDMARKS, 1, cutoff=0.4)
-            hint = f", did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"unknown landmark {name!r}{hint} (known: {', '.join(LANDMARKS)})")
+            raise UserError(f"unknown landmark {name!r}: {nearest(name, LANDMARKS)}")
 
 
 def read_landmarks_csv(path: Path) -> pd.DataFrame:

@@ -8,15 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_prep.phantom.vessels import (
-    Grid,
-    Painter,
-    Point,
-    Tube,
-    arterial_tree,
-    chain,
-    venous_tree,
-)
+from data_prep.phantom.vessels import Grid, Painter, Point, Tube, arterial_tree, chain, venous_tree
 
 # The 20 landmarks of the paper (section IV) in template mm. The lung and liver tops follow the
 # shapes below.

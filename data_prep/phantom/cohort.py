@@ -23,12 +23,13 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from data_prep.parallel.pool import run_pool
 from data_prep.phantom.phantom import PhantomConfig
 from data_prep.phantom.study import DEFECTS, Task, read_record, write_study
-from data_prep.pool import run_pool
-from pekit.errors import UserError
-from pekit.modules import code_hash
-from pekit.store import EXAM_LABELS, LABELS, LANDMARKS, UIDS, atomic, read_json, write_json
+from pekit.common.code_hash import module_hash
+from pekit.common.errors import UserError
+from pekit.common.files import atomic, read_json, write_json
+from pekit.dataset.schema import EXAM_LABELS, LABELS, LANDMARKS, UIDS
 
 # Exam columns that a submission does not predict.
 _INFORMATIONAL = ("qa_motion", "qa_contrast", "flow_artifact", "true_filling_defect_not_pe")
@@ -116,7 +117,7 @@ def _note(out: Path, config: CohortConfig, complete: bool) -> None:
 
 
 def _made_with(config: CohortConfig) -> dict:
-    code = code_hash(Path(__file__).parent.glob("*.py"))
+    code = module_hash("data_prep.phantom.cohort")
     return {"config": config.model_dump(mode="json"), "code": code}
 
 

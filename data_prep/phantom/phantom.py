@@ -12,16 +12,10 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from scipy import ndimage
 
 from data_prep.phantom.body import LANDMARKS_MM, LUNG_TOP_MM, Contrast, paint_body
-from data_prep.phantom.disease import (
-    CENTRAL,
-    add_clots,
-    add_mimics,
-    add_motion,
-    label_slices,
-)
+from data_prep.phantom.disease import CENTRAL, add_clots, add_mimics, add_motion, label_slices
 from data_prep.phantom.habitus import draw_habitus
 from data_prep.phantom.vessels import Grid, Tube
-from pekit.store import EXAM_LABELS, LANDMARKS
+from pekit.dataset.schema import EXAM_LABELS, LANDMARKS
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))

@@ -13,8 +13,8 @@ import numpy as np
 
 from data_prep.phantom.files import draw_style, write_series
 from data_prep.phantom.phantom import Phantom, PhantomConfig, make_phantom
-from pekit.errors import UserError
-from pekit.store import BOX_COLUMNS, EXAM_LABELS, LANDMARKS
+from pekit.common.errors import UserError
+from pekit.dataset.schema import BOX_COLUMNS, EXAM_LABELS, LANDMARKS
 
 DEFECTS = ("missing_slices", "truncated_file")
 _MASKS = ("lung", "heart", "clot")
@@ -125,9 +125,9 @@ def read_truth(out: Path, study_uid: str) -> dict[str, np.ndarray | str]:
     Returns:
         lung, heart, clot: (Z, Y, X) bool, on the whole grid, also where slices are missing;
         present: (Z,) bool, slices that were written; sop_uids: (Z,) str, in z order;
-        slice_labels: (Z,) uint8; exam_labels: uint8, in the order of `pekit.store.EXAM_LABELS`;
+        slice_labels: (Z,) uint8; exam_labels: uint8, in the order of `EXAM_LABELS`;
         box_zyx: (3, 2) start and stop voxels of lungs and heart; spacing_mm, origin_mm: (z, y, x);
-        landmarks_mm: (20, 3), in the order of `pekit.store.LANDMARKS`, (z, y, x) LPS, NaN where
+        landmarks_mm: (20, 3), in the order of `LANDMARKS`, (z, y, x) LPS, NaN where
         outside the volume; study_uid, series_uid, defect: str.
 
     Raises:

@@ -11,21 +11,16 @@ Some RSNA studies are in other public data sets too (INSPECT, PENet), so that a 
 both has seen what it is judged on. Such studies, listed by the user, are marked in the split.
 """
 
-import hashlib
-import io
 import warnings
 from collections.abc import Collection
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from data_prep.split.strata import STRATA, draw_evenly, row_of_strata, stratum
-from pekit.errors import UserError
-from pekit.store import atomic, public_uid
-
-PARTS = ("train", "validation", "test")
-COLUMNS = ("StudyInstanceUID", "part", "fold", "shared")
+from pekit.common.errors import UserError
+from pekit.dataset.schema import public_uid
+from pekit.dataset.split import PARTS
 
 
 def make_split(
@@ -152,76 +147,3 @@ def _count(size: float, total: int, name: str) -> int:
     if size < 0:
         raise UserError(f"{name} = {size}: must not be negative")
     return int(size) if whole else round(size * total)
-
-
-def freeze_split(split: pd.DataFrame, path: Path, replace: bool = False) -> str:
-    """Write a split as CSV, its SHA-256 beside it (`<path>.sha256`), and return the hash.
-
-    CSV, because its bytes do not depend on a library's version. A frozen split is not changed by
-    accident: the same one again is fine, another one is refused unless `replace` is given, as the
-    batch does, which then trains again whatever depends on the split.
-
-    Raises:
-        UserError: another split is frozen there and `replace` is not given, or this one is not
-            valid.
-    """
-    path = Path(path)
-    _check(split, path)
-    text = split[list(COLUMNS)].sort_values("StudyInstanceUID").to_csv(index=False)
-    data = text.encode()
-    digest = hashlib.sha256(data).hexdigest()
-    if path.exists() and not replace:
-        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            raise UserError(
-                f"{path} holds another frozen split: delete it (and what was trained on it), "
-                "or choose another path"
-            )
-    else:
-        with atomic(path) as beside:
-            beside.write_bytes(data)
-    with atomic(_hash_path(path)) as beside:
-        beside.write_text(f"{digest}  {path.name}\n")
-    return digest
-
-
-def read_split(path: Path) -> tuple[pd.DataFrame, str]:
-    """A frozen split (StudyInstanceUID, part, fold, shared) and its SHA-256.
-
-    Raises:
-        UserError: missing, changed since it was frozen, or a study is in two parts.
-    """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-        recorded = (_hash_path(path).read_text().split() or [""])[0]
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename} does not exist: make the split first") from None
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != recorded:
-        raise UserError(
-            f"{path} was changed after it was frozen (SHA-256 {digest[:12]}, recorded "
-            f"{recorded[:12]}): restore it, or make the split again"
-        )
-    try:
-        split = pd.read_csv(io.BytesIO(data), dtype={"StudyInstanceUID": str, "part": str})
-    except ValueError as error:
-        raise UserError(f"{path} is not a CSV table ({error})") from None
-    _check(split, path)
-    return split, digest
-
-
-def _hash_path(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
-
-
-def _check(split: pd.DataFrame, path: Path) -> None:
-    if missing := [name for name in COLUMNS if name not in split]:
-        raise UserError(f"{path}: the split lacks the columns {', '.join(missing)}")
-    twice = split["StudyInstanceUID"].duplicated()
-    if twice.any():
-        uid = public_uid(str(split["StudyInstanceUID"][twice].iloc[0]))
-        raise UserError(f"{path}: study {uid} occurs twice")
-    if wrong := set(split["part"]) - set(PARTS):
-        raise UserError(f"{path}: unknown part {sorted(map(str, wrong))[0]!r}")
-    if not split["shared"].isin([0, 1]).all():
-        raise UserError(f"{path}: the column shared must hold 0 and 1 alone")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pekit.errors import UserError
-from pekit.store import public_uid
+from pekit.common.errors import UserError
+from pekit.dataset.schema import public_uid
 
 NAME = "StudyInstanceUID"
 UID = re.compile(r"[0-9A-Za-z.]+")  # RSNA's are hexadecimal, DICOM's numbers and dots

@@ -10,8 +10,8 @@ those most like them, without a rule for which to merge.
 import numpy as np
 import pandas as pd
 
-from pekit.errors import UserError
-from pekit.store import public_uid
+from pekit.common.errors import UserError
+from pekit.dataset.schema import public_uid
 
 SIDES = {"central_pe": "central", "leftsided_pe": "left", "rightsided_pe": "right"}
 LABELS = ("negative_exam_for_pe", "indeterminate", *SIDES)

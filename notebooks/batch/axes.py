@@ -5,17 +5,17 @@
       seed: [0, 1, 2]
     stages:
       cohort:
-        notebook: 01_cohort.ipynb
+        notebook: 10_phantoms.ipynb
         params: {DIFFICULTY: $difficulty}
       prepare:
-        notebook: 03_prepare.ipynb
+        notebook: 12_prepare.ipynb
         needs: {DATA: cohort}
       hop1:
-        notebook: 05_train_hop1.ipynb
+        notebook: 21_train_hop1.ipynb
         needs: {PREPARED: prepare}
         params: {SEED: $seed}
       tables:
-        notebook: 14_tables.ipynb
+        notebook: 32_ablation_tables.ipynb
         gathers: {RUNS: [hop1]}
 
 `$seed` stands for each value of that axis, so this stage runs once for each: hop1_difficulty1_seed0
@@ -30,8 +30,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from batch.parameters import nearest
-from pekit.errors import UserError
+from pekit.common.errors import UserError, nearest
 
 
 def expand(

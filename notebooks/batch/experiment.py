@@ -5,10 +5,10 @@ An experiment is one YAML file; its name is the file's, its stages' folders lie 
     extends: demo.yaml              # optional: start from another file's stages
     stages:
       cohort:
-        notebook: 01_cohort.ipynb
+        notebook: 10_phantoms.ipynb
         params: {N_TRAIN: 400}      # values for the notebook's parameters cell
       hop1:
-        notebook: 05_train_hop1.ipynb
+        notebook: 21_train_hop1.ipynb
         needs: {STORE: prepare}     # parameter STORE receives the folder of the stage prepare
         params: {EPOCHS: 8}
       hop1_control:
@@ -32,8 +32,8 @@ import yaml
 from batch.axes import expand
 from batch.fingerprint import fingerprint
 from batch.notebook import NOTEBOOKS, ROOT
-from batch.parameters import check_parameters, nearest
-from pekit.errors import UserError
+from batch.parameters import check_parameters
+from pekit.common.errors import UserError, nearest
 
 DONE = "metrics.json"  # the last thing a stage writes
 _MAPPINGS = ("needs", "gathers", "params")

@@ -1,9 +1,12 @@
-"""One hash a stage, over everything that its result depends on.
+"""One hash per stage, over everything that can change its result.
 
-That is: the notebook's cells (not its outputs, so that running it by hand in JupyterLab changes
-nothing), its parameters, the files of the local packages that it imports, directly or through
-others, with what lies beside them for the browser, and the same of the stages that it needs. File
-dates play no part.
+That is: what the notebook's code cells do, its parameters, what the files of the local packages
+that it imports do (directly or through others), and the fingerprints of the stages that it needs.
+Text, comments, docstrings, layout, outputs and file dates do not count.
+
+How a result is shown or recorded does not change it: `pekit.tracking` and `pekit.review` never
+count, `pekit.figures` and `pekit.reports` only for notebooks that make a page, which are those that
+import `pekit.reports`. For these, the files that a browser gets count too.
 """
 
 import hashlib
@@ -13,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from batch.parameters import read_cells
-from pekit.modules import local_files
+from pekit.common.code_hash import local_files, syntax
 
-SHIPPED = (".html", ".css", ".js")  # what a package's Python reads and hands on
+RECORDS = ("pekit/tracking", "pekit/review")
+SHOWS = ("pekit/figures", "pekit/reports")
+SHIPPED = (".html", ".css", ".js")  # files beside Python files that a page is made of
 
 
 def fingerprint(
@@ -23,10 +28,10 @@ def fingerprint(
 ) -> str:
     """Hash of a stage; `upstream` holds the fingerprints of the stages that it needs."""
     parts = {
-        "cells": [(cell["cell_type"], cell["source"]) for cell in read_cells(notebook)],
+        "cells": [syntax(cell, notebook) for cell in _code_cells(notebook)],
         "params": dict(params),
         "modules": {
-            str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest()
+            file.relative_to(root).as_posix(): _hash(file)
             for file in notebook_files(root, notebook)
         },
         "upstream": dict(upstream),
@@ -35,17 +40,29 @@ def fingerprint(
 
 
 def notebook_files(root: Path, notebook: Path) -> list[Path]:
-    """Files of the packages in `root` that a notebook imports, and that those import, sorted.
+    """Files of the packages in `root` on which a notebook's result depends, sorted."""
+    code = "\n".join(_code_cells(notebook))
+    files = local_files(code, notebook, root, without=RECORDS)
+    if not any(file.is_relative_to(root / "pekit" / "reports") for file in files):
+        return local_files(code, notebook, root, without=RECORDS + SHOWS)
+    beside = {other for file in files for other in file.parent.iterdir()}
+    return sorted([*files, *(other for other in beside if other.suffix in SHIPPED)])
 
-    Beside Python files those of SHIPPED in the same folders.
-    """
-    code = "\n".join(
-        line
+
+def _code_cells(notebook: Path) -> list[str]:
+    """Python code of each code cell; lines that only IPython reads are left out."""
+    return [
+        "\n".join(
+            line
+            for line in cell["source"].splitlines()
+            if not line.lstrip().startswith(("%", "!", "?"))
+        )
         for cell in read_cells(notebook)
         if cell["cell_type"] == "code"
-        for line in cell["source"].splitlines()
-        if not line.lstrip().startswith(("%", "!", "?"))
-    )
-    files = local_files(code, notebook, root)
-    beside = {other for file in files for other in file.parent.iterdir()} - set(files)
-    return sorted([*files, *(other for other in beside if other.suffix in SHIPPED)])
+    ]
+
+
+def _hash(file: Path) -> str:
+    text = file.read_text(encoding="utf-8")
+    content = syntax(text, file) if file.suffix == ".py" else text
+    return hashlib.sha256(content.encode()).hexdigest()

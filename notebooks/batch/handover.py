@@ -4,13 +4,12 @@ from pathlib import Path
 
 from batch.experiment import read_experiment
 from batch.notebook import NOTEBOOKS, locked, shown
-from batch.parameters import nearest
-from pekit.errors import UserError
+from pekit.common.errors import UserError, nearest
 
 
 def review(name: str, out: str, images: str) -> None:
     """Gather a finished experiment in one folder that opens from disk (pekit.review)."""
-    from pekit.review import make_review
+    from pekit.review.build import make_review
 
     if images not in ("yes", "no"):
         raise UserError(f"IMAGES={images}: it must be yes or no")
@@ -36,9 +35,9 @@ def export(model: str, out: str, formats: str, store: str) -> None:
     Compared on stacks of a store of prepared studies, where one is given, else on noise.
     """
     from pekit.checkpoint import load_hops  # torch: seconds, and only here
-    from pekit.dataset import middle_stacks
-    from pekit.export import FORMATS, export_model
-    from pekit.store import Store
+    from pekit.dataset.stacks import middle_stacks
+    from pekit.dataset.store import Store
+    from pekit.inference.export import FORMATS, export_model
 
     folder = Path(model)
     if not any((folder / place / "model.json").exists() for place in ("", "model")):

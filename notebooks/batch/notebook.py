@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from batch.parameters import check_parameters
-from pekit.errors import UserError
+from pekit.common.errors import UserError
 
 NOTEBOOKS = Path(__file__).resolve().parents[1]
 ROOT = NOTEBOOKS.parent

@@ -4,14 +4,13 @@ papermill itself only warns of an unknown name, so that a mistyped ablation runs
 """
 
 import ast
-import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pekit.errors import UserError
+from pekit.common.errors import UserError, nearest
 
 
 def read_cells(notebook: Path) -> list[dict[str, Any]]:
@@ -93,12 +92,3 @@ def _mismatch(value: Any, default: Any) -> str:
     if isinstance(default, list | tuple) and default and not isinstance(default[0], dict):
         return next(filter(None, (_mismatch(item, default[0]) for item in value)), "")
     return ""
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The names that a mistyped one may have meant, else all of them."""
-    lower = {known.lower(): known for known in names}
-    close = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)
-    if close:
-        return "did you mean " + " or ".join(lower[item] for item in close) + "?"
-    return "it has " + (", ".join(sorted(names)) or "none")

@@ -12,7 +12,7 @@ def ablation_forest(arms: pd.DataFrame, theirs: pd.DataFrame | None = None) -> F
     """F1 and AUROC of each arm with 95 % intervals, a panel a level.
 
     Args:
-        arms: rows of one table and protocol of `pekit.ablation.ablation`.
+        arms: rows of one table and protocol of `pekit.evaluation.ablation.ablation`.
         theirs: published values of the same rows (row, metric, value), drawn as crosses: they were
             measured on other studies.
     """
@@ -21,6 +21,7 @@ def ablation_forest(arms: pd.DataFrame, theirs: pd.DataFrame | None = None) -> F
     figure = KitFigure(
         figsize=(3.4 * len(_SHOWN) + 1.2, (0.36 * len(rows) + 0.8) * len(levels) + 0.7),
         layout="constrained",
+        patient=False,
     )
     grid = figure.subplots(len(levels), len(_SHOWN), squeeze=False, sharey=True, sharex="col")
     for axes, level in zip(grid, levels, strict=True):

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pekit.errors import UserError
+from pekit.common.errors import UserError
 
 # Okabe and Ito's palette: told apart by colour-blind readers. One colour, one meaning.
 BLUE, ORANGE, GREEN, RED, SKY, YELLOW, PURPLE = (
@@ -19,7 +19,16 @@ HULL, BOX, CLOT, LANDMARK, TRUTH = SKY, ORANGE, RED, YELLOW, GREEN
 
 
 class KitFigure(Figure):
-    """A matplotlib figure that shows itself in Jupyter without pyplot."""
+    """A matplotlib figure that shows itself in Jupyter without pyplot.
+
+    Args:
+        patient: whether it shows a patient's images. A run keeps such figures on this machine where
+            images may not leave it, so a function that draws a chart says False.
+    """
+
+    def __init__(self, *args: object, patient: bool = True, **options: object) -> None:
+        super().__init__(*args, **options)
+        self.patient = patient
 
     def _repr_png_(self) -> bytes:
         return to_png(self)
@@ -39,13 +48,16 @@ def grid_of_axes(
     height: float,
     sharex: bool = True,
     layout: str = "compressed",
+    patient: bool = True,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with n axes in rows of `columns`, sizes in inches each; only outer tick labels."""
     if not n:
         raise UserError("nothing to draw: give at least one study, slice or table")
     columns = min(columns, n)
     rows = ceil(n / columns)
-    figure = KitFigure(figsize=(width * columns + 0.5, height * rows + 0.6), layout=layout)
+    figure = KitFigure(
+        figsize=(width * columns + 0.5, height * rows + 0.6), layout=layout, patient=patient
+    )
     axes = list(figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=True).flat)
     for ax in axes[n:]:
         ax.remove()

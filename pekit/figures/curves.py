@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from pekit.errors import UserError
+from pekit.common.errors import UserError
+from pekit.dataset.schema import SLICE_LABEL
 from pekit.figures.base import (
     CLOT,
     HOP_COLOURS,
@@ -20,9 +21,8 @@ from pekit.figures.base import (
     grid_of_axes,
     plain,
 )
-from pekit.figures.images import PE_WINDOW, draw_heat
 from pekit.figures.overlays import draw_contour, draw_image, mark_sides
-from pekit.store import SLICE_LABEL
+from pekit.figures.slices import PE_WINDOW, draw_heat
 from pekit.voting import Vote, vote_study
 
 Votes = Vote | Mapping[str, Vote] | None
@@ -49,7 +49,13 @@ def slice_curves(
     check_columns(predictions, ("StudyInstanceUID", "z", *hops))
     studies = predictions.StudyInstanceUID.unique()[:n]
     figure, axes = grid_of_axes(
-        len(studies), columns=2, width=4.6, height=2.1, sharex=False, layout="constrained"
+        len(studies),
+        columns=2,
+        width=4.6,
+        height=2.1,
+        sharex=False,
+        layout="constrained",
+        patient=False,
     )
     votes = _by_hop(vote, hops)
     for ax, study in zip(axes, studies, strict=True):
@@ -86,7 +92,7 @@ def study_case(
     check_columns(rows, ("StudyInstanceUID", "z", *votes))
     with_images = slice_hu is not None and len(slices) > 0
     if not with_images:
-        figure = KitFigure(figsize=(9, 2.4), layout="constrained")
+        figure = KitFigure(figsize=(9, 2.4), layout="constrained", patient=False)
         curve = figure.subplots()
     else:
         figure, curve = _with_images(rows, slices, slice_hu, attributions or {}, clot)

@@ -7,9 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from sklearn.metrics import roc_curve
+from sklearn.metrics import auc, roc_curve
 
-from pekit.errors import UserError
+from pekit.common.errors import UserError
 from pekit.figures.base import (
     BLUE,
     HOP_COLOURS,
@@ -19,40 +19,41 @@ from pekit.figures.base import (
     grid_of_axes,
     plain,
 )
-from pekit.metrics import ranking_metrics
 
 _MARKERS = "osD^vP*X<>hp"
 
 
 def roc_curves(
     scores: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    ci: bool = True,
-    seed: int = 0,
+    auroc: Mapping[str, str] | None = None,
     votes: Mapping[str, np.ndarray] | None = None,
     theirs: pd.DataFrame | None = None,
 ) -> Figure:
-    """ROC curves with the AUROC, and its 95 % interval over resampled studies, in the legend.
+    """ROC curves, each with its AUROC in the legend.
 
     Args:
         scores: truth (0 or 1) and score in [0,1] of the studies, by name of the model.
+        auroc: AUROC and its interval as text, by model; without it the area under the curve.
         votes: counts [[TN, FP], [FN, TP]] of a model's vote: a dot where it lies.
-        theirs: published figures (row, metric, value, source, as `pekit.published.published` gives
-            them): a grey mark for each row that has a sensitivity and a specificity, in a second
-            panel that enlarges the corner where they lie.
+        theirs: published results (row, metric, value, source): a grey mark for each row that has a
+            sensitivity and a specificity, in a second panel that enlarges their corner.
 
     Raises:
-        UserError: as `pekit.metrics.ranking_metrics`, or a column of `theirs` missing.
+        UserError: studies of one class only, or a column of `theirs` missing.
     """
     panels = 1 if theirs is None else 2
-    figure = KitFigure(figsize=(5, 5) if theirs is None else (11.5, 4.8), layout="constrained")
+    figure = KitFigure(
+        figsize=(5, 5) if theirs is None else (11.5, 4.8), layout="constrained", patient=False
+    )
     axes = figure.subplots(1, panels, squeeze=False)[0]
     axes[0].plot([0, 1], [0, 1], color="grey", lw=0.8, ls=":")
     for i, (name, (truth, score)) in enumerate(scores.items()):
-        auroc = ranking_metrics(truth, score, seed=seed).loc["AUROC"]
-        interval = f" ({auroc.low:.3f} to {auroc.high:.3f})" if ci else ""
+        if len(np.unique(truth)) < 2:
+            raise UserError(f"{name}: a ROC curve needs studies with PE and studies without")
         false_alarms, found, _ = roc_curve(truth, score)
+        area = auroc[name] if auroc else f"{auc(false_alarms, found):.3f}"
         style = {"color": HOP_COLOURS[i % len(HOP_COLOURS)], "ls": "-" if i < 4 else "-."}
-        label = f"{name}: AUROC {auroc.value:.3f}{interval}"
+        label = f"{name}: AUROC {area}"
         for ax in axes:
             ax.plot(false_alarms, found, label=label, **style)
             if votes and name in votes:
@@ -107,7 +108,7 @@ def confusion_tables(tables: Mapping[str, np.ndarray], columns: int = 4) -> Figu
     for name, table in tables.items():
         if np.shape(table) != (2, 2):
             raise UserError(f"{name}: a confusion table is 2x2, not {np.shape(table)}")
-    figure, axes = grid_of_axes(len(tables), columns=columns, width=2.6, height=2.7)
+    figure, axes = grid_of_axes(len(tables), columns=columns, width=2.6, height=2.7, patient=False)
     for ax, (name, counts) in zip(axes, tables.items(), strict=True):
         counts = np.asarray(counts)
         share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -129,7 +130,7 @@ def reliability_curves(table: pd.DataFrame) -> Figure:
 
     Args:
         table: of one protocol: model, forecast, bin_low, bin_high, slices, predicted, value, low,
-            high (`pekit.calibration.reliability`). Empty bins are left out.
+            high (`pekit.evaluation.calibration.reliability`). Empty bins are left out.
 
     Raises:
         UserError: a column missing, or no rows.
@@ -137,7 +138,7 @@ def reliability_curves(table: pd.DataFrame) -> Figure:
     columns = ("model", "forecast", "bin_low", "bin_high", "slices", "predicted", "value", "low")
     check_columns(table, (*columns, "high"))
     models = list(dict.fromkeys(table["model"]))
-    figure = KitFigure(figsize=(3.4 * len(models) + 0.6, 4.6), layout="constrained")
+    figure = KitFigure(figsize=(3.4 * len(models) + 0.6, 4.6), layout="constrained", patient=False)
     axes = figure.subplots(
         2, len(models), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1)
     )
@@ -177,7 +178,7 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ("sensitivity", "speci
 
     Args:
         table: of one protocol: model, subgroup, level, measure, n, value, low, high
-            (`pekit.subgroups`). Levels without studies keep their line, empty.
+            (`pekit.evaluation.subgroups`). Levels without studies keep their line, empty.
         measures: panels, above one another.
 
     Raises:
@@ -191,7 +192,7 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ("sensitivity", "speci
     models = list(dict.fromkeys(table["model"]))
     lines = [len(rows.groupby(["subgroup", "level"])) for rows in panels.values()]
     size = (8, (0.13 + 0.08 * len(models)) * sum(lines) + 0.7 * len(panels) + 0.3)
-    figure = KitFigure(figsize=size, layout="constrained")
+    figure = KitFigure(figsize=size, layout="constrained", patient=False)
     axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True, height_ratios=lines)[:, 0]
     for ax, (measure, rows) in zip(axes, panels.items(), strict=True):
         _forest_panel(ax, rows, models)

@@ -1,10 +1,8 @@
-"""The page to hand over: one folder that shows an experiment, opens from disk, can be verified.
+"""One folder that shows an experiment to a reviewer, opens from disk, and can be verified.
 
-    review = make_review(Path("runs/demo"), Path("runs/demo/review"), {"cohort": "01_cohort.ipynb"})
-
-`python notebooks/run.py review` names the stages; `python -m pekit.verify` checks the result.
+build.py      gather it: `make review`
+index.py      its first page; notebook.py: an executed notebook as a page
+privacy.py    no path, host, user name or patient tag
+bundle.py     files and hashes
+verify.py     `make verify`; recompute.py: the tables again from the predictions
 """
-
-from pekit.review.build import Review, make_review
-
-__all__ = ["Review", "make_review"]

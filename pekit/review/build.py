@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pekit.errors import UserError
-from pekit.provenance import file_hash, git_state
+from pekit.common.errors import UserError
+from pekit.common.files import atomic, file_hash, read_json, write_json
 from pekit.review.bundle import CARD, INDEX, STAGES, SUMS, VERSION, files_of, write_sums
+from pekit.review.index import render_index
 from pekit.review.notebook import notebook_page
-from pekit.review.page import render_index
 from pekit.review.privacy import check_privacy, scrub
-from pekit.store import atomic, read_json, write_json
+from pekit.tracking.provenance import git_state
 
 DONE = "metrics.json"  # the last thing that a stage writes
 LOCK = Path(__file__).resolve().parents[2] / "requirements.lock"

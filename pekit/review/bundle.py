@@ -11,9 +11,8 @@ stages/<stage>/        notebook.html, params.json, metrics.json, manifest.json, 
 from pathlib import Path
 from typing import Any
 
-from pekit.errors import UserError
-from pekit.provenance import file_hash
-from pekit.store import read_json
+from pekit.common.errors import UserError
+from pekit.common.files import file_hash, read_json
 
 VERSION = 1
 CARD, SUMS, INDEX, STAGES = "bundle.json", "SHA256SUMS", "index.html", "stages"
@@ -80,7 +79,11 @@ def splits_used(bundle: Path, stage: str) -> dict[str, str]:
     That is "split", or where it gathers several levels of an experiment "split <level>" for each.
     """
     inputs = stage_json(bundle, stage, "manifest").get("inputs", {})
-    return {name: digest for name, digest in inputs.items() if name.split(" ")[0] == "split"}
+    return {
+        name: digest.removeprefix("sha256:")
+        for name, digest in inputs.items()
+        if name.split(" ")[0] == "split"
+    }
 
 
 def stage_json(bundle: Path, stage: str, name: str) -> dict[str, Any]:

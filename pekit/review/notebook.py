@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pekit.errors import UserError
-from pekit.review.page import render
+from pekit.common.errors import UserError
+from pekit.review.index import render
 from pekit.review.privacy import scrub
 
 LEFT_OUT = "[picture left out]"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pekit.errors import UserError
-from pekit.store import public_uid
+from pekit.common.errors import UserError
+from pekit.dataset.schema import public_uid
 
 HIDDEN = "[path]"
 TEXTS = {".csv", ".html", ".json", ".lock", ".sha256", ".txt", ""}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pekit.errors import UserError
+from pekit.common.errors import UserError
 from pekit.review.bundle import STAGES
 
 # Another machine's libraries may give the last digits of a float otherwise.
@@ -30,13 +30,13 @@ class Check:
 
 
 def _evaluation(folder: Path) -> Mapping[str, pd.DataFrame]:
-    from pekit.evaluation import evaluate, read_inputs
+    from pekit.evaluation.evaluate import evaluate, read_inputs
 
     return evaluate(*read_inputs(folder)).tables
 
 
 def _ablation(folder: Path) -> Mapping[str, pd.DataFrame]:
-    from pekit.ablation import ablation, read_inputs
+    from pekit.evaluation.ablation import ablation, read_inputs
 
     return ablation(*read_inputs(folder))
 

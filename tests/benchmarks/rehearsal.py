@@ -23,10 +23,10 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pydicom.uid import JPEGLosslessSV1 as JPEGLossless
 
-from data_prep.doctor import examine
+from data_prep.audit.studies import examine
 from data_prep.split import make_split
-from pekit.progress import progress
-from pekit.store import EXAM_LABELS, LABELS, SLICE_LABEL, UIDS
+from pekit.common.progress import progress
+from pekit.dataset.schema import EXAM_LABELS, LABELS, SLICE_LABEL, UIDS
 
 STUDIES, SLICES, WITH_PE, INDETERMINATE = 7279, 1_790_594, 2211, 157
 SYNTAXES = ((ImplicitVRLittleEndian, 0.70), (ExplicitVRLittleEndian, 0.22), (JPEGLossless, 0.08))

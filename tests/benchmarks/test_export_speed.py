@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from pekit.export import OpenVinoPredictor
 from pekit.hop import HopNet
-from pekit.model import Encoder
-from pekit.predict import TorchPredictor
+from pekit.inference.openvino import OpenVinoPredictor
+from pekit.inference.predict import TorchPredictor
+from pekit.model.encoder import Encoder
 
 pytest.importorskip("openvino", reason="needs pip install 'pekit[export]'")
 

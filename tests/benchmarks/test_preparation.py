@@ -21,11 +21,12 @@ from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, JPEGLosslessSV1
 
 from data_prep.dicom import read_series
 from data_prep.images import read_image_volume
-from data_prep.layout import StudyTask
 from data_prep.phantom import PhantomConfig, make_phantom
-from data_prep.prepare import prepare
-from data_prep.study import PrepareSettings, prepare_study
-from pekit.store import LABELS, UIDS, Store
+from data_prep.prepare.studies import prepare
+from data_prep.prepare.study import PrepareSettings, prepare_study
+from data_prep.rsna import StudyTask
+from pekit.dataset.schema import LABELS, UIDS
+from pekit.dataset.store import Store
 
 SHAPE = (250, 512, 512)
 SYNTAXES = {"uncompressed": ImplicitVRLittleEndian, "jpeg-lossless": JPEGLosslessSV1}
@@ -129,8 +130,8 @@ def test_peak_memory(benchmark, task, tmp_path):
     Store.create(tmp_path / "store", {})
     code = (
         "import sys, pandas as pd; from pathlib import Path\n"
-        "from data_prep.layout import StudyTask\n"
-        "from data_prep.study import PrepareSettings, prepare_study\n"
+        "from data_prep.rsna import StudyTask\n"
+        "from data_prep.prepare.study import PrepareSettings, prepare_study\n"
         "rows = pd.read_pickle(sys.argv[2])\n"
         "task = StudyTask(rows.iloc[0, 0], 'train', Path(sys.argv[1]), rows)\n"
         "prepare_study(task, Path(sys.argv[3]), PrepareSettings())\n"

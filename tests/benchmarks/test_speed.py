@@ -12,14 +12,16 @@ import torch
 
 from data_prep.dicom import read_series
 from data_prep.phantom import CohortConfig, PhantomConfig, make_phantom, write_cohort
-from data_prep.study import PrepareSettings, prepare_volume
-from pekit.config import AugmentSettings
-from pekit.dataset import StackDataset, read_stack, resize_slices, training_samples
+from data_prep.prepare.study import PrepareSettings, prepare_volume
+from pekit.common.files import write_table
+from pekit.dataset.augment import AugmentSettings
+from pekit.dataset.schema import BOX_COLUMNS, SLICE_LABEL
+from pekit.dataset.stacks import StackDataset, read_stack, resize_slices, training_samples
+from pekit.dataset.store import Store
+from pekit.dataset.windows import WINDOWS
 from pekit.hop import HopNet
-from pekit.model import Encoder
-from pekit.predict import predict_volume, to_best_device
-from pekit.store import BOX_COLUMNS, SLICE_LABEL, Store, write_table
-from pekit.windows import WINDOWS
+from pekit.inference.predict import predict_volume, to_best_device
+from pekit.model.encoder import Encoder
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from pekit.criteria import CRITERIA, FREE
-from pekit.voting import best_vote
+from pekit.voting import CRITERIA, FREE, best_vote
 
 STUDIES, SLICES = 836, 230
 TIMED_DELTAS = 2000

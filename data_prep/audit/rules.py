@@ -1,0 +1,208 @@
+"""The rules of the data set doctor: a verdict and its reasons for each study.
+
+    audit_headers(task)    from headers and CSV, no pixels read
+    audit_study(task)      from pixels too, with the volume
+
+Nothing is dropped without a reason. Verdicts: `ok` (used as it is; reasons may still say what is
+remarkable), `repaired` (used after a change) and `excluded` (not used).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_prep.audit.continuity import damaged_slices
+from data_prep.dicom import Series, open_series, read_series
+from data_prep.errors import StudyError
+from data_prep.images import is_image, read_image_volume
+from data_prep.rsna import StudyTask
+from data_prep.volume import Volume
+from pekit.dataset.schema import EXAM_LABELS, LABELS, SLICE_LABEL, UIDS, public_uid
+
+MAX_MISSING = 0.25  # a study that lacks a larger part of its slices is no longer that study
+MAX_DARKEST_HU = -900  # the darkest hundredth of a chest CT is air
+MIN_BRIGHTEST_HU = 100  # bone and contrast reach above
+
+RV_LV = ("rv_lv_ratio_gte_1", "rv_lv_ratio_lt_1")
+LOCATION = ("leftsided_pe", "rightsided_pe", "central_pe")
+CHRONICITY = ("chronic_pe", "acute_and_chronic_pe")
+NO_PE = ("negative_exam_for_pe", "indeterminate")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be done with a study (`ok`, `repaired` or `excluded`), and why."""
+
+    verdict: str
+    reasons: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, grave=(), repairs=(), remarks=()) -> "Verdict":
+        """Excluded for grave reasons, repaired where something was changed, else ok."""
+        verdict = "excluded" if grave else "repaired" if repairs else "ok"
+        return cls(verdict, (*grave, *repairs, *remarks))
+
+
+def audit_headers(task: StudyTask) -> tuple[Verdict, Series | None]:
+    """Judge a study of a data set by its headers and its rows of the CSV; no pixels are read.
+
+    Returns:
+        The verdict, and the headers; None for these where they form no series. Reasons name files
+        by UID only, so they may go into shared tables.
+    """
+    if problems := _before_reading(task):
+        return Verdict.of(problems), None
+    try:
+        series = open_series(task.folder)
+    except StudyError as error:
+        return unreadable(error), None
+    grave, remarks = _listed(series, task.rows), _remarks(series, task.rows)
+    return Verdict.of(grave, series.repairs, remarks), series
+
+
+def audit_study(task: StudyTask) -> tuple[Verdict, Volume | None]:
+    """Read a study of a data set and judge it by headers, pixels and its rows of the CSV.
+
+    Returns:
+        The verdict, and the volume; None for the volume when it cannot be read. Reasons as for
+        `audit_headers`.
+    """
+    if problems := _before_reading(task):
+        return Verdict.of(problems), None
+    try:
+        volume = read_series(task.folder)
+    except StudyError as error:
+        return unreadable(error), None
+    grave = [*_listed(volume, task.rows), *pixel_problems(volume.hu)]
+    return Verdict.of(grave, volume.repairs, _remarks(volume, task.rows)), volume
+
+
+def audit_alone(path: Path, series: str | None = None) -> tuple[Verdict, Volume]:
+    """Read and judge one study that belongs to no data set.
+
+    Args:
+        path: a folder of DICOM files, or a NIfTI or NRRD file.
+        series: SeriesInstanceUID, where the folder holds several.
+
+    Raises:
+        StudyError: it cannot be read.
+    """
+    path = Path(path)
+    volume = read_image_volume(path) if is_image(path) else read_series(path, series)
+    grave = [*_gaps(volume), *pixel_problems(volume.hu)]
+    return Verdict.of(grave, volume.repairs, volume.notes), volume
+
+
+def unreadable(error: StudyError) -> Verdict:
+    """The verdict on a study that could not be read."""
+    is_file = error.where is not None and error.where.is_file()
+    name = f" ({public_uid(error.where.stem)})" if is_file else ""
+    return Verdict.of([f"unreadable: {error.reason}{name}"])
+
+
+def _before_reading(task: StudyTask) -> list[str]:
+    """What excludes a study before a file of it is opened."""
+    problems = list(task.problems)
+    if task.rows.empty:
+        problems.append("the CSV has no row for the study")
+    elif SLICE_LABEL in task.rows:
+        problems += label_problems(task.rows)
+    return problems
+
+
+def _listed(read: Series | Volume, rows: pd.DataFrame) -> list[str]:
+    """What in the files contradicts the study's rows of the CSV so that it cannot be used."""
+    problems = _gaps(read)
+    if read.study_uid != rows[UIDS[0]].iloc[0]:
+        problems.append(f"the files are of another study ({public_uid(read.study_uid)})")
+    if len(read.sop_uids) < (1 - MAX_MISSING) * len(rows):
+        problems.append(_count(read, rows))
+    if unknown := set(read.sop_uids) - set(rows[UIDS[2]]):
+        problems.append(f"{len(unknown)} slices have no row in the CSV")
+    return problems
+
+
+def _remarks(read: Series | Volume, rows: pd.DataFrame) -> list[str]:
+    present = len(read.sop_uids) / len(rows)
+    return [*read.notes, *([_count(read, rows)] if 1 - MAX_MISSING <= present != 1 else [])]
+
+
+def _count(read: Series | Volume, rows: pd.DataFrame) -> str:
+    return f"{len(read.sop_uids)} slices where the CSV lists {len(rows)}"
+
+
+def _gaps(read: Series | Volume) -> list[str]:
+    slices = len(read.sop_uids)
+    if slices / (slices + read.missing_slices) < 1 - MAX_MISSING:
+        return [f"{read.missing_slices} slices missing between {slices} present ones"]
+    return []
+
+
+def pixel_problems(hu: np.ndarray) -> list[str]:
+    """Why the voxels of a volume (Z, Y, X) int16 HU cannot be used; empty when they can."""
+    problems = hu_problems(hu)
+    if len(damaged := damaged_slices(hu)):
+        problems.append(
+            f"{len(damaged)} slices unlike both neighbours, as damage looks, the first "
+            f"z={damaged[0]}"
+        )
+    return problems
+
+
+def hu_problems(hu: np.ndarray) -> list[str]:
+    """Why a volume (Z, Y, X) int16 cannot be a chest CT in HU; empty when it can."""
+    sample = hu[:, ::3, ::7]  # enough for percentiles
+    dark, bright = np.percentile(sample, (1, 99.9))
+    problems = []
+    if dark > MAX_DARKEST_HU:
+        problems.append(f"no air: the darkest voxels have {dark:.0f} HU")
+    if bright < MIN_BRIGHTEST_HU:
+        problems.append(f"nothing bright: the brightest voxels have {bright:.0f} HU")
+    flat = np.flatnonzero(sample.min((1, 2)) == sample.max((1, 2)))
+    if len(flat):
+        problems.append(f"{len(flat)} slices of one single value, the first z={flat[0]}")
+    return problems
+
+
+def label_problems(labels: pd.DataFrame) -> list[str]:
+    """Contradictions in one study's rows of train.csv, by the rules of the RSNA-STR data set.
+
+    Args:
+        labels: a row a slice, with the UIDs and all label columns.
+
+    Returns:
+        A sentence for each; empty when the labels agree.
+    """
+    if absent := [name for name in (*UIDS, *LABELS) if name not in labels]:
+        return [f"the CSV lacks the columns {', '.join(absent)}"]
+    if labels.empty:
+        return ["the CSV has no row for the study"]
+    problems = []
+    if labels["SOPInstanceUID"].duplicated().any():
+        problems.append("a SOPInstanceUID is listed twice")
+    if odd := [name for name in LABELS if not labels[name].isin((0, 1)).all()]:
+        return [*problems, f"neither 0 nor 1: {', '.join(odd)}"]
+    if split := [name for name in EXAM_LABELS if labels[name].nunique() > 1]:
+        return [*problems, f"differs between slices of one exam: {', '.join(split)}"]
+    exam = labels.iloc[0]
+
+    def count(names: tuple[str, ...]) -> int:
+        return int(exam[list(names)].sum())
+
+    if labels[SLICE_LABEL].any():
+        if count(RV_LV) != 1:
+            problems.append(f"PE on slices, but {count(RV_LV)} RV/LV labels instead of 1")
+        if count(LOCATION) == 0:
+            problems.append("PE on slices, but no location")
+        if count(CHRONICITY) > 1:
+            problems.append("chronic_pe and acute_and_chronic_pe at once")
+        if count(NO_PE):
+            problems.append("PE on slices of an exam called negative or indeterminate")
+    else:
+        if count(NO_PE) != 1:
+            problems.append("no PE on any slice, but not exactly one of negative, indeterminate")
+        if wrong := [name for name in (*RV_LV, *LOCATION, *CHRONICITY) if exam[name]]:
+            problems.append(f"no PE on any slice, but {', '.join(wrong)}")
+    return problems

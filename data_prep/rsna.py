@@ -1,0 +1,127 @@
+"""The RSNA layout: which studies the CSVs list, which folders are there, and what contradicts.
+
+train.csv   train/<StudyInstanceUID>/<SeriesInstanceUID>/<SOPInstanceUID>.dcm
+test.csv    test/...
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pekit.common.errors import UserError
+from pekit.dataset.schema import LABELS, UIDS, public_uid
+
+STUDY, SERIES, SOP = UIDS
+SOURCES = ("train", "test")
+
+
+@dataclass(frozen=True)
+class StudyTask:
+    """One study of a data set: what is known of it before a file is opened.
+
+    Attributes:
+        study: its UID as it may be shared and as a file may be called (`public_uid`).
+        source: `train` or `test`.
+        folder: where its files are; it may be missing.
+        rows: its rows of the CSV, without rows where it is not listed.
+        problems: what excludes it already, e.g. that it is listed in both CSVs.
+        landmarks_mm: name -> LPS (z, y, x), where landmarks come from a CSV.
+    """
+
+    study: str
+    source: str
+    folder: Path
+    rows: pd.DataFrame
+    problems: tuple[str, ...] = ()
+    landmarks_mm: dict[str, tuple[float, float, float]] | None = None
+
+
+def find_studies(
+    data: Path, sources: tuple[str, ...] = SOURCES, limit: int | None = None
+) -> list[StudyTask]:
+    """The studies of a data set, each once, by source and UID.
+
+    A listed study without a folder, and a folder that is not listed, are tasks like any other: the
+    audit excludes them by name.
+
+    Args:
+        data: folder in the RSNA layout.
+        sources: its parts, each with a CSV and a folder.
+        limit: only so many studies of each source, for a quick try.
+
+    Raises:
+        UserError: a CSV is missing, unreadable or lacks columns.
+    """
+    data = Path(data)
+    if unknown := set(sources) - set(SOURCES):
+        raise UserError(f"unknown source {sorted(unknown)[0]!r}: one of {', '.join(SOURCES)}")
+    found: dict[str, StudyTask] = {}
+    for source in sources:
+        for task in list(_source_studies(data, source))[:limit]:
+            if task.study in found:
+                first = found[task.study]
+                problem = f"listed as {first.source} and as {source}: two studies of one UID"
+                task = replace(first, problems=(*first.problems, problem))
+            found[task.study] = task
+    return list(found.values())
+
+
+def read_listing(data: Path, source: str) -> pd.DataFrame:
+    """The rows of `<source>.csv`, sorted by study; UIDs are text, and labels small numbers.
+
+    Raises:
+        UserError: the file is missing, is no CSV, or lacks columns.
+    """
+    path = Path(data) / f"{source}.csv"
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(UIDS, str), keep_default_na=False)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} does not exist: DATA must be a folder in the RSNA layout (train.csv, train/)"
+        ) from None
+    except ValueError as error:  # pandas' parser errors and bad encodings are ValueErrors
+        raise UserError(f"{path} is not a CSV table ({error})") from None
+    columns = UIDS if source == "test" else (*UIDS, *LABELS)
+    if absent := [name for name in columns if name not in table]:
+        raise UserError(f"{path} lacks the columns {', '.join(absent)}")
+    table = table[list(columns)]
+    whole = table.select_dtypes("int64")
+    small = [name for name in whole if whole[name].between(-128, 127).all()]
+    table = table.astype(dict.fromkeys(small, "int8"))
+    return table.sort_values(STUDY, kind="stable", ignore_index=True)
+
+
+def _source_studies(data: Path, source: str) -> Iterator[StudyTask]:
+    table = read_listing(data, source)
+    root = data / source
+    # The name of a link counts too: where it leads to nothing, the audit says so.
+    folders = {entry.name for entry in root.glob("*") if entry.is_dir() or entry.is_symlink()}
+    problems = _listing_problems(table)
+    uids = table[STUDY].to_numpy()
+    edges = np.flatnonzero(np.r_[True, uids[1:] != uids[:-1], True]) if len(uids) else [0]
+    listed = {uids[start]: table.iloc[start:stop] for start, stop in pairwise(edges)}
+    for uid in sorted(listed.keys() | folders):
+        plain = Path(uid).name == uid and uid not in ("", ".", "..")
+        yield StudyTask(
+            public_uid(uid),
+            source,
+            # Never a path out of the data set's folder.
+            root / (uid if plain else public_uid(uid)),
+            listed.get(uid, table.iloc[:0]),
+            problems.get(uid, ()) if plain else ("its StudyInstanceUID is no plain name",),
+        )
+
+
+def _listing_problems(table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """Contradictions between the studies of one CSV, by study."""
+    found: dict[str, tuple[str, ...]] = {}
+    for column in (SERIES, SOP):
+        pairs = table[[STUDY, column]].drop_duplicates()
+        shared = pairs.loc[pairs[column].duplicated(keep=False), STUDY]
+        for uid in shared.unique():
+            found[uid] = (*found.get(uid, ()), f"shares a {column} with another study")
+    return found

@@ -1,0 +1,20 @@
+"""The error that users can mend: it names what is wrong and what to do about it."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+SHOWN = 20  # names that a message lists where none is near
+
+
+class UserError(ValueError):
+    """A bad file, value or setting. The message says which, and what to do about it."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """What a mistyped name may have been: "did you mean a or b?"; else the names that there are."""
+    lower = {str(known).lower(): str(known) for known in names}
+    close = get_close_matches(str(name).lower(), lower, n=3, cutoff=0.5)
+    if close:
+        return "did you mean " + " or ".join(lower[item] for item in close) + "?"
+    known = sorted(lower.values())
+    return "choose one of " + ", ".join(known[:SHOWN]) if known else "there is none"

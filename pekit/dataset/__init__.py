@@ -1,0 +1,10 @@
+"""From prepared studies to samples.
+
+schema.py    column names, labels, landmarks, HU constants, public UIDs
+store.py     prepared studies on disk: blosc2 volumes, parquet tables
+split.py     the frozen split: parts and folds
+stacks.py    2.5D stacks of neighbouring slices, as a torch Dataset
+windows.py   HU windows, as a layer
+augment.py   one warp: resize and augment
+sampler.py   which slices an epoch draws
+"""

@@ -1,0 +1,184 @@
+"""Stacks of neighbouring slices of prepared studies for training.
+
+Everything random about a sample comes from one seed that the sampler hands out with its index,
+so a run repeats exactly whatever the number of workers, and every epoch differs.
+"""
+
+import cv2
+import numpy as np
+import pandas as pd
+from torch.utils.data import Dataset
+
+from pekit.common.errors import UserError
+from pekit.dataset.augment import AugmentSettings, augment_stack, draw_augmentation, move_points
+from pekit.dataset.sampler import Draw
+from pekit.dataset.schema import LANDMARKS, SLICE_LABEL
+from pekit.dataset.store import Store
+from pekit.dataset.windows import SLICES
+
+
+def training_samples(store: Store, studies: list[str], stride: int = 1) -> pd.DataFrame:
+    """The slices inside the crop box of `studies`, every `stride`-th of a study.
+
+    Returns:
+        StudyInstanceUID, z (in the whole volume), row (in the cropped volume), label.
+
+    Raises:
+        UserError: a study is not in the store, was excluded, or has no label.
+    """
+    table = store.studies.set_index("StudyInstanceUID")
+    unknown = [s for s in studies if s not in table.index]
+    if unknown:
+        raise UserError(
+            f"{len(unknown)} studies are not in {store.root}, the first is {unknown[0]}"
+        )
+    table = table.loc[studies]
+    excluded = table.index[table["verdict"] == "excluded"]
+    if len(excluded):
+        raise UserError(f"study {excluded[0]} was excluded by the audit: it cannot be used")
+    slices = store.slices
+    slices = slices[slices["StudyInstanceUID"].isin(studies)]
+    slices = slices.join(table[["box_z0", "box_z1"]], on="StudyInstanceUID")
+    slices = slices[slices["z"].between(slices["box_z0"], slices["box_z1"] - 1)]
+    row = slices["z"] - slices["box_z0"]
+    samples = pd.DataFrame(
+        {
+            "StudyInstanceUID": slices["StudyInstanceUID"],
+            "z": slices["z"],
+            "row": row,
+            "label": slices[SLICE_LABEL],
+        }
+    )[row % stride == 0]
+    if (samples["label"] < 0).any():
+        first = samples.loc[samples["label"] < 0, "StudyInstanceUID"].iloc[0]
+        raise UserError(f"study {first} has no slice labels: it cannot be used for training")
+    return samples.sort_values(["StudyInstanceUID", "z"]).reset_index(drop=True)
+
+
+def read_stack(store: Store, study: str, row: int, depth: int = SLICES) -> np.ndarray:
+    """`depth` slices around the slice `row` of a cropped volume, `(depth, Y, X)` int16 HU.
+
+    At the ends of the volume the last slice stands in for the missing neighbours.
+    """
+    last = store.volume_shape(study)[0] - 1
+    wanted = np.clip(np.arange(depth) + row - depth // 2, 0, last)
+    start = wanted[0]
+    return store.read_volume(study, start, wanted[-1] + 1)[wanted - start]
+
+
+def resize_slices(hu: np.ndarray, image_size: int) -> np.ndarray:
+    """Resize `(N, Y, X)` int16 HU to `(N, image_size, image_size)`, bilinearly (section IV)."""
+    size = (image_size, image_size)
+    return np.stack([cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in hu])
+
+
+def middle_stacks(store: Store, image_size: int, n: int = 16) -> np.ndarray:
+    """The middle stacks of up to `n` studies, spread over a store: `(N, 3, H, W)` int16 HU.
+
+    Raises:
+        UserError: the store holds no study.
+    """
+    studies = store.studies.query("verdict != 'excluded'")["StudyInstanceUID"].tolist()
+    if not studies:
+        raise UserError(f"{store.root} holds no study")
+    stacks = []
+    for study in studies[:: max(1, len(studies) // n)][:n]:
+        middle = read_stack(store, study, store.volume_shape(study)[0] // 2)
+        stacks.append(resize_slices(middle, image_size))
+    return np.stack(stacks)
+
+
+class StackDataset(Dataset):
+    """Stacks of neighbouring slices with the label of the middle one, and its landmarks.
+
+    Args:
+        store: prepared studies.
+        samples: as `training_samples` gives them.
+        image_size: side of the resized square image, pixels.
+        augment: augmentation, or None.
+        landmarks: whether to give landmark targets (the pretraining stage).
+        z_scale: slices by which the landmarks' z distance is divided (600 in the paper).
+        depth: slices in a stack, odd: 3 in the paper, more for 3D encoders.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        samples: pd.DataFrame,
+        image_size: int,
+        augment: AugmentSettings | None = None,
+        landmarks: bool = False,
+        z_scale: float = 600.0,
+        depth: int = SLICES,
+    ):
+        self.store, self.image_size, self.z_scale = store, image_size, z_scale
+        self.augment, self.depth = augment, depth
+        # Plain arrays: workers share them without copying Python objects.
+        self.study = samples["StudyInstanceUID"].to_numpy(dtype=str)
+        self.row = samples["row"].to_numpy(dtype=np.int64)
+        self.z = samples["z"].to_numpy(dtype=np.int64)
+        self.label = samples["label"].to_numpy(dtype=np.int64)
+        self.points = self._landmark_points(samples) if landmarks else None
+
+    def _landmark_points(self, samples: pd.DataFrame) -> dict[str, np.ndarray]:
+        # For each study (20, 3): z in slices of the whole volume, y and x in [0, 1] of the crop.
+        boxes = self.store.studies.set_index("StudyInstanceUID")
+        table = self.store.landmarks
+        table = table[table["StudyInstanceUID"].isin(samples["StudyInstanceUID"].unique())]
+        points = {}
+        for study, rows in table.groupby("StudyInstanceUID"):
+            rows = rows.set_index("name").reindex(LANDMARKS)
+            zyx = rows[["z", "y", "x"]].to_numpy(dtype=np.float64, copy=True)
+            zyx[~rows["present"].fillna(False).to_numpy(dtype=bool)] = np.nan
+            box = boxes.loc[study]
+            for axis, name in ((1, "y"), (2, "x")):
+                low, high = box[f"box_{name}0"], box[f"box_{name}1"]
+                zyx[:, axis] = (zyx[:, axis] + 0.5 - low) / (high - low)
+            points[study] = zyx
+        missing = set(samples["StudyInstanceUID"]) - set(points)
+        if missing:
+            raise UserError(f"study {min(missing)} has no landmarks in {self.store.root}")
+        return points
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def __getitem__(self, drawn: Draw | int) -> dict[str, np.ndarray | float | int]:
+        """stack_hu `(depth, H, W)` int16, label, contrast, index; landmarks `(20, 3)` x, y, z."""
+        index, seed = drawn if isinstance(drawn, tuple) else (drawn, 0)
+        stack = read_stack(self.store, str(self.study[index]), self.row[index], self.depth)
+        target = self.landmark_target(index)
+        contrast = 1.0
+        if self.augment:
+            draw = draw_augmentation(self.augment, self.image_size, seed)
+            stack = augment_stack(stack, self.image_size, draw)
+            target[:, :2] = move_points(target[:, :2], self.image_size, draw)
+            contrast = draw.contrast
+        else:
+            stack = resize_slices(stack, self.image_size)
+        sample = {
+            "stack_hu": stack,
+            "label": self.label[index],
+            "contrast": np.float32(contrast),
+            "index": index,
+        }
+        if self.points is not None:
+            sample["landmarks"] = target.astype(np.float32)
+        return sample
+
+    def landmark_target(self, index: int) -> np.ndarray:
+        """Where the landmarks are, `(20, 3)`: x and y in [0, 1] of the crop, z over `z_scale`.
+
+        Absent ones are NaN; without landmarks the result is empty, `(0, 3)`.
+        """
+        if self.points is None:
+            return np.empty((0, 3))
+        z, y, x = self.points[str(self.study[index])].T
+        return np.stack([x, y, (z - self.z[index]) / self.z_scale], axis=1)
+
+
+def volume_stacks(planes: np.ndarray, depth: int = SLICES) -> np.ndarray:
+    """All stacks of a volume: `(Z, H, W)` -> `(Z, depth, H, W)`, ends repeated; a view."""
+    half = depth // 2
+    padded = np.pad(planes, ((half, half), (0, 0), (0, 0)), mode="edge")
+    return np.moveaxis(np.lib.stride_tricks.sliding_window_view(padded, depth, axis=0), -1, 1)

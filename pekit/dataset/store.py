@@ -1,0 +1,123 @@
+"""Prepared studies on disk: one blosc2 volume a study, parquet tables, all written atomically.
+
+A store is a folder:
+
+    store.json               version and the settings that made it
+    volumes/<study>.b2nd     (Z, Y, X) int16 HU, cropped; chunk 16 slices, block 1 slice
+    studies.parquet          a row a study: labels, verdict, crop box, spacing
+    slices.parquet           a row a slice: UIDs, z index in the whole volume, label
+    landmarks.parquet        a row a study and landmark, in voxels of the whole volume
+"""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import blosc2
+import numpy as np
+import pandas as pd
+
+from pekit.common.errors import UserError
+from pekit.common.files import atomic, read_json, read_table, write_json
+from pekit.dataset.schema import BOX_COLUMNS, UIDS
+
+VERSION = 1
+
+
+class Store:
+    """A folder of prepared studies, opened for reading or filled by `data_prep.prepare.studies`.
+
+    Args:
+        root: the store's folder.
+
+    Raises:
+        UserError: no store there, or one of another version.
+    """
+
+    def __init__(self, root: Path):
+        self.root = Path(root)
+        self.settings = read_json(self.root / "store.json")
+        if self.settings.get("version") != VERSION:
+            raise UserError(
+                f"{self.root} is a store of version {self.settings.get('version')}, this kit reads "
+                f"version {VERSION}: prepare it again"
+            )
+
+    @classmethod
+    def create(cls, root: Path, settings: dict) -> "Store":
+        """Open the store at `root` to fill it with studies made with `settings`.
+
+        A store of other settings loses its tables, so that nobody reads a mixture.
+        """
+        root = Path(root)
+        wanted = json.loads(json.dumps({"version": VERSION, **settings}))
+        path = root / "store.json"
+        if not path.exists() or read_json(path) != wanted:
+            for name in ("studies", "slices", "landmarks"):
+                (root / f"{name}.parquet").unlink(missing_ok=True)
+            write_json(path, wanted)
+        return cls(root)
+
+    def volume_path(self, study: str) -> Path:
+        """Where the volume of `study` lies."""
+        return self.root / "volumes" / f"{study}.b2nd"
+
+    def write_volume(self, study: str, hu: np.ndarray) -> None:
+        """Write a study's cropped volume `(Z, Y, X)` int16 HU, atomically."""
+        if hu.dtype != np.int16 or hu.ndim != 3:
+            raise UserError(f"study {study}: expected (Z, Y, X) int16, got {hu.shape} {hu.dtype}")
+        with atomic(self.volume_path(study)) as beside:
+            blosc2.asarray(
+                np.ascontiguousarray(hu),
+                urlpath=str(beside),
+                chunks=(min(16, hu.shape[0]), *hu.shape[1:]),
+                blocks=(1, *hu.shape[1:]),
+                # One thread: studies are the parallelism, and the bytes repeat exactly.
+                cparams=blosc2.CParams(
+                    codec=blosc2.Codec.ZSTD,
+                    clevel=1,
+                    filters=[blosc2.Filter.BITSHUFFLE],
+                    nthreads=1,
+                ),
+            )
+
+    def read_volume(self, study: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Slices `start` to `stop` of a study's cropped volume `(Z, Y, X)` int16 HU."""
+        return self._open(study)[start:stop]
+
+    def volume_shape(self, study: str) -> tuple[int, int, int]:
+        """Shape `(Z, Y, X)` of a study's cropped volume."""
+        return self._open(study).shape
+
+    def _open(self, study: str) -> blosc2.NDArray:
+        path = self.volume_path(study)
+        try:
+            return _open(str(path), path.stat().st_mtime_ns)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}): prepare the study again") from None
+
+    @property
+    def studies(self) -> pd.DataFrame:
+        """A row a study."""
+        return read_table(
+            self.root / "studies.parquet", ("StudyInstanceUID", "verdict", *BOX_COLUMNS)
+        )
+
+    @property
+    def slices(self) -> pd.DataFrame:
+        """A row a slice, sorted by study and z."""
+        return read_table(self.root / "slices.parquet", (*UIDS, "z"))
+
+    @property
+    def landmarks(self) -> pd.DataFrame:
+        """A row a study and landmark."""
+        return read_table(
+            self.root / "landmarks.parquet", ("StudyInstanceUID", "name", "z", "y", "x", "present")
+        )
+
+
+@lru_cache(maxsize=64)
+def _open(path: str, _written_ns: int) -> blosc2.NDArray:
+    # Opening costs more than reading three slices. A volume that was written anew is another one.
+    # One thread each: the data loader's workers are the parallelism.
+    return blosc2.open(path, mode="r", dparams=blosc2.DParams(nthreads=1))

@@ -1,0 +1,70 @@
+"""thresholds.json: the votes that an evaluation chose, and what it chose them on.
+
+    {"split": "41bb...", "chosen_on": "validation", "criterion": "f1", "at": null,
+     "votes": {"hop1": {"mu": 1, "delta": 0.92}, "hop2": {"mu": 1, "delta": 0.96}}}
+
+A vote is worth something for the network and the split that it was chosen with: whoever reads the
+file says which split is at hand.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pekit.common.errors import UserError
+from pekit.common.files import read_json, write_json
+from pekit.voting import Vote, named_criterion
+
+_FIELDS = ("split", "chosen_on", "criterion", "at", "votes")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The votes of a run's hops.
+
+    Args:
+        split: SHA-256 of the split.
+        chosen_on: part of the split that they were chosen on, all of it.
+        criterion, at: what they were chosen for (`pekit.voting`).
+        votes: by hop, such as "hop2", the last hop last.
+    """
+
+    split: str
+    chosen_on: str
+    criterion: str
+    at: float | None
+    votes: dict[str, Vote]
+
+
+def write_thresholds(path: Path, thresholds: Thresholds) -> None:
+    """Write thresholds.json, atomically."""
+    votes = {hop: {"mu": int(v.mu), "delta": float(v.delta)} for hop, v in thresholds.votes.items()}
+    write_json(path, {**asdict(thresholds), "votes": votes})
+
+
+def read_thresholds(path: Path, split_hash: str | None = None) -> Thresholds:
+    """Read thresholds.json.
+
+    Args:
+        path: the file.
+        split_hash: SHA-256 of the split at hand; None where there is none to compare with.
+
+    Raises:
+        UserError: the file is missing, malformed, or of a run with another split.
+    """
+    content = read_json(path)
+    redo = "run 31_evaluate again"
+    if not isinstance(content, dict) or sorted(content) != sorted(_FIELDS):
+        raise UserError(f"{path} does not have the fields {', '.join(_FIELDS)}: {redo}")
+    if not content["votes"] or not isinstance(content["votes"], dict):
+        raise UserError(f"{path} has no votes: {redo}")
+    try:
+        named_criterion(content["criterion"], content["at"])
+        votes = {hop: Vote(**vote) for hop, vote in content["votes"].items()}
+    except (TypeError, UserError) as error:
+        raise UserError(f"{path} is malformed ({error}): {redo}") from None
+    if split_hash is not None and content["split"] != split_hash:
+        raise UserError(
+            f"{path} is of another run: its thresholds were chosen with the split "
+            f"{str(content['split'])[:12]}, the one at hand is {split_hash[:12]}"
+        )
+    return Thresholds(**{**content, "votes": votes})

@@ -1,0 +1,217 @@
+"""Slices and sections of a CT, and what a model used of them.
+
+Images are shown as radiologists hold them: the patient's right on the left, front up.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+
+from pekit.common.errors import UserError
+from pekit.figures.base import CLOT, HULL, SKY, KitFigure, grid_of_axes
+from pekit.figures.overlays import (
+    add_legend,
+    draw_box,
+    draw_contour,
+    draw_image,
+    draw_landmarks_near,
+    draw_point,
+    mark_sides,
+    present_landmarks,
+)
+
+PE_WINDOW = (100, 700)  # centre and width in HU of the paper's window for arteries with contrast
+
+
+def slice_grid(
+    volume_hu: np.ndarray,
+    z_indices: Sequence[int],
+    window: tuple[float, float] = PE_WINDOW,
+    hull: np.ndarray | None = None,
+    box_zyx: np.ndarray | None = None,
+    clot: np.ndarray | None = None,
+    landmarks: pd.DataFrame | None = None,
+    spacing_mm: Sequence[float] | None = None,
+    titles: Sequence[str] | None = None,
+) -> Figure:
+    """Axial slices in a window, with the hull, the crop box, the clots and the landmarks.
+
+    Args:
+        volume_hu: `(Z, Y, X)` HU.
+        z_indices: slices to show.
+        window: centre and width in HU.
+        hull: `(Z, Y, X)` bool, drawn as a contour; `clot` the same.
+        box_zyx: `(3, 2)` start and stop voxels; slices outside it are marked so.
+        landmarks: name, z, y, x in voxels, present if some are not; on slices within 5 mm.
+        spacing_mm: (z, y, x); the axes are in voxels without it.
+        titles: one a slice, in place of its z.
+
+    Raises:
+        UserError: no slices, one outside the volume, or a mask of another shape.
+    """
+    _check_shapes(volume_hu, 3, hull=hull, clot=clot)
+    _check_slices(z_indices, len(volume_hu))
+    spacing, unit = _spacing(spacing_mm)
+    aspect = volume_hu.shape[1] * spacing[1] / (volume_hu.shape[2] * spacing[2])
+    figure, axes = grid_of_axes(len(z_indices), columns=4, width=2.8, height=2.8 * aspect + 0.3)
+    for i, (ax, z) in enumerate(zip(axes, z_indices, strict=True)):
+        draw_image(ax, volume_hu[z], spacing[1:], window)
+        for mask, colour in ((hull, HULL), (clot, CLOT)):
+            if mask is not None:
+                draw_contour(ax, mask[z], spacing[1:], colour)
+        title = titles[i] if titles is not None else f"z = {z}"
+        if box_zyx is not None:
+            if box_zyx[0][0] <= z < box_zyx[0][1]:
+                draw_box(ax, box_zyx[1], box_zyx[2], spacing[1:])
+            else:
+                title += " (outside the box)"
+        if landmarks is not None:
+            draw_landmarks_near(ax, landmarks, z, spacing)
+        ax.set_title(title, fontsize=9)
+    mark_sides(axes[0])
+    figure.supxlabel(f"x to the patient's left ({unit})", fontsize=9)
+    figure.supylabel(f"y to the back ({unit})", fontsize=9)
+    add_legend(figure, hull=hull, box=box_zyx, clot=clot, landmark=landmarks)
+    return figure
+
+
+def coronal(
+    volume_hu: np.ndarray,
+    spacing_mm: Sequence[float],
+    hull: np.ndarray | None = None,
+    box_zyx: np.ndarray | None = None,
+    landmarks: pd.DataFrame | None = None,
+    y: int | None = None,
+    window: tuple[float, float] = (40, 800),
+) -> Figure:
+    """A coronal section, head up, with the hull, the crop box and all landmarks projected on it.
+
+    Args:
+        volume_hu: `(Z, Y, X)` HU, z from feet to head.
+        spacing_mm: (z, y, x).
+        hull: `(Z, Y, X)` bool, drawn as the contour of its section.
+        box_zyx: `(3, 2)` start and stop voxels.
+        landmarks: name, z, y, x in voxels, and present if some are not.
+        y: section to show; the middle of the box or of the volume by default.
+        window: centre and width in HU.
+
+    Raises:
+        UserError: y outside the volume, or a hull of another shape.
+    """
+    _check_shapes(volume_hu, 3, hull=hull)
+    if y is None:
+        y = volume_hu.shape[1] // 2 if box_zyx is None else int(np.mean(box_zyx[1]))
+    if not 0 <= y < volume_hu.shape[1]:
+        raise UserError(f"y={y}: choose a section in 0..{volume_hu.shape[1] - 1}")
+    plane = (spacing_mm[0], spacing_mm[2])
+    height, width = np.array(volume_hu[:, y].shape) * plane
+    points = present_landmarks(landmarks) if landmarks is not None else None
+    named = points is not None and len(points) > 0
+    size = (5.6 + 2.8 * named, 5 * height / width + 1)
+    figure = KitFigure(figsize=size, layout="compressed")
+    ax, *beside = figure.subplots(1, 2, width_ratios=(2, 1)) if named else [figure.subplots()]
+    draw_image(ax, volume_hu[:, y], plane, window, origin="lower")
+    if hull is not None:
+        draw_contour(ax, hull[:, y], plane, HULL)
+    if box_zyx is not None:
+        draw_box(ax, box_zyx[0], box_zyx[2], plane)
+    if beside:
+        _number_landmarks(ax, beside[0], points, plane)
+    mark_sides(ax)
+    ax.set(xlabel="x to the patient's left (mm)", ylabel="z to the head (mm)")
+    ax.set_title(f"coronal section y = {y}", fontsize=10)
+    add_legend(figure, hull=hull, box=box_zyx, landmark=landmarks)
+    return figure
+
+
+def attribution_overlay(
+    slice_hu: np.ndarray,
+    attribution: np.ndarray | Mapping[str, np.ndarray],
+    titles: Sequence[str],
+    clot: np.ndarray | None = None,
+    caption: str = "",
+) -> Figure:
+    """Slices in the PE window above, and what the model used of them below (figures 8 and 9).
+
+    The magnitude of the attribution is shown as a share of the slice's 99.9th percentile, so
+    that one voxel does not dim the rest; the slices' strengths cannot be compared.
+
+    Args:
+        slice_hu: `(N, Y, X)` HU.
+        attribution: `(N, Y, X)`, of any scale and sign; or several, a row each, by hop.
+        titles: N, one a slice.
+        clot: `(N, Y, X)` bool, drawn as a contour.
+        caption: what the attribution is, and from which baseline.
+
+    Raises:
+        UserError: arrays of different shapes, or another number of titles.
+    """
+    rows = attribution if isinstance(attribution, Mapping) else {"attribution": attribution}
+    _check_shapes(slice_hu, 3, clot=clot, **rows)
+    if len(titles) != len(slice_hu):
+        raise UserError(f"{len(titles)} titles for {len(slice_hu)} slices: give one a slice")
+    n, aspect = len(slice_hu), slice_hu.shape[1] / slice_hu.shape[2]
+    figure, axes = grid_of_axes(
+        (1 + len(rows)) * n, columns=n, width=2.8, height=2.8 * aspect + 0.2
+    )
+    for k, ax in enumerate(axes):
+        draw_image(ax, slice_hu[k % n], (1, 1), PE_WINDOW)
+        if clot is not None:
+            draw_contour(ax, clot[k % n], (1, 1), CLOT if k < n else SKY)
+    for ax, title in zip(axes, titles, strict=False):
+        ax.set_title(title, fontsize=9)
+    for row, (name, maps) in enumerate(rows.items(), start=1):
+        for ax, plane in zip(axes[row * n :], maps, strict=False):
+            heat = draw_heat(ax, plane)
+        axes[row * n].set_ylabel(name.replace("hop", "hop ") if len(rows) > 1 else "")
+    mark_sides(axes[0])
+    figure.colorbar(
+        heat, ax=list(axes[n:]), label="attribution (share of the slice's peak)", shrink=0.9
+    )
+    figure.supxlabel("x (voxels of the crop)" + (f"\n{caption}" if caption else ""), fontsize=9)
+    figure.supylabel("y (voxels of the crop)", fontsize=9)
+    if clot is not None:
+        handles = [
+            Line2D([], [], color=colour, label=f"clot ({row})")
+            for colour, row in ((CLOT, "top"), (SKY, "below"))
+        ]
+        figure.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False)
+    return figure
+
+
+def draw_heat(ax: Axes, plane: np.ndarray) -> AxesImage:
+    """Attribution `(Y, X)` of any scale and sign over a slice; the weak is transparent."""
+    magnitude = np.abs(plane).astype(np.float64)
+    peak = np.quantile(magnitude, 0.999) or magnitude.max() or 1.0
+    share = np.clip(magnitude / peak, 0, 1)
+    return ax.imshow(share, cmap="inferno", alpha=0.85 * share**0.6, vmin=0, vmax=1)
+
+
+def _number_landmarks(ax: Axes, key: Axes, points: pd.DataFrame, plane: Sequence[float]) -> None:
+    """Number the landmarks on a coronal section, and name the numbers beside it."""
+    key.axis("off")
+    for number, (name, z, x) in enumerate(zip(points.name, points.z, points.x, strict=True), 1):
+        draw_point(ax, x * plane[1], z * plane[0], str(number))
+        key.text(0, 1 - number / 21, f"{number}  {name}", va="center", fontsize=8)
+
+
+def _check_slices(z_indices: Sequence[int], n: int) -> None:
+    if not len(z_indices) or not all(0 <= z < n for z in z_indices):
+        raise UserError(f"z_indices {list(z_indices)}: choose slices in 0..{n - 1}")
+
+
+def _check_shapes(image: np.ndarray, ndim: int, **others: np.ndarray | None) -> None:
+    if image.ndim != ndim:
+        raise UserError(f"expected an image of {ndim} axes, got the shape {image.shape}")
+    for name, other in others.items():
+        if other is not None and other.shape != image.shape:
+            raise UserError(f"{name} has the shape {other.shape}, the image {image.shape}")
+
+
+def _spacing(spacing_mm: Sequence[float] | None) -> tuple[Sequence[float], str]:
+    return ((1.0, 1.0, 1.0), "voxels") if spacing_mm is None else (spacing_mm, "mm")

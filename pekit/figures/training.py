@@ -1,0 +1,36 @@
+"""Figures of a training: loss curves, landmark errors."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from pekit.common.errors import UserError
+from pekit.figures.base import BLUE, GREEN, ORANGE, KitFigure, check_columns, plain
+
+
+def loss_curves(log: pd.DataFrame) -> Figure:
+    """Training and validation loss, and the learning rate below them.
+
+    Args:
+        log: columns epoch, train_loss, validation_loss, lr, others ignored; several rows an
+            epoch with gaps, as Lightning's CSV logger writes them, are put together.
+
+    Raises:
+        UserError: a column missing, or no validation loss at all.
+    """
+    check_columns(log, ("epoch", "train_loss", "validation_loss", "lr"))
+    by_epoch = log.groupby("epoch")[["train_loss", "validation_loss", "lr"]].last()
+    if by_epoch.validation_loss.isna().all():
+        raise UserError("the log has no validation loss: was the training stopped in epoch 0?")
+    figure = KitFigure(figsize=(7, 4.2), layout="constrained", patient=False)
+    loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    for name, colour in (("train", BLUE), ("validation", ORANGE)):
+        curve = by_epoch[f"{name}_loss"].dropna()
+        loss.plot(curve.index, curve, "o-", color=colour, markersize=3, label=name)
+    rate.plot(by_epoch.index, by_epoch.lr, "o-", color=GREEN, markersize=3)
+    rate.xaxis.set_major_locator(MaxNLocator(integer=True))
+    loss.set(ylabel="loss (nats)")
+    rate.set(ylabel="learning rate", xlabel="epoch", ylim=(0, None))
+    loss.legend(frameon=False)
+    plain(loss, rate)
+    return figure

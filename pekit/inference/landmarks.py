@@ -1,0 +1,85 @@
+"""How well landmarks are located: predictions and targets of slices, and their errors in mm."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pekit.dataset.schema import LANDMARKS
+from pekit.dataset.stacks import StackDataset
+from pekit.dataset.store import Store
+from pekit.model.landmark_net import LandmarkNet
+
+AXES = ("x", "y", "z")
+
+
+@dataclass(frozen=True)
+class Located:
+    """Landmarks predicted from N slices.
+
+    Attributes:
+        predicted, target: `(N, 20, 3)` x and y in [0, 1] of the crop, z in units of `z_scale`
+            slices from the slice; absent landmarks are NaN in `target`.
+        mm_per_unit: `(N, 3)` millimetres of one unit of x, y, z.
+    """
+
+    predicted: np.ndarray
+    target: np.ndarray
+    mm_per_unit: np.ndarray
+
+    def errors(self) -> pd.DataFrame:
+        """Absolute errors in mm, a row a slice and present landmark: name, x, y, z, error_mm."""
+        mm = np.abs(self.predicted - self.target) * self.mm_per_unit[:, None]
+        names = np.broadcast_to(np.array(LANDMARKS, dtype=object), mm.shape[:2])
+        there = ~np.isnan(self.target[..., 0])
+        table = pd.DataFrame(mm[there], columns=list(AXES))
+        table.insert(0, "name", names[there])
+        table["error_mm"] = np.sqrt((table[list(AXES)] ** 2).sum(axis=1))
+        return table
+
+    def with_constant(self, constant: np.ndarray) -> "Located":
+        """The same targets, predicted by one constant `(20, 3)`: the bar to clear."""
+        return replace(self, predicted=np.broadcast_to(constant, self.target.shape))
+
+
+@torch.inference_mode()
+def locate(
+    net: LandmarkNet, store: Store, samples: pd.DataFrame, image_size: int, z_scale: float
+) -> Located:
+    """Predict the landmarks from slices.
+
+    Args:
+        samples: slices, as `training_samples` gives them.
+        image_size, z_scale: as the network was trained.
+    """
+    net.eval()
+    device = next(net.parameters()).device
+    dataset = StackDataset(
+        store, samples, image_size, landmarks=True, z_scale=z_scale, depth=net.depth
+    )
+    predicted, target = [], []
+    for start in range(0, len(dataset), 64):
+        batch = [dataset[i] for i in range(start, min(start + 64, len(dataset)))]
+        stacks = torch.from_numpy(np.stack([s["stack_hu"] for s in batch])).to(device)
+        predicted.append(net(stacks.to(memory_format=net.memory_format)).float().cpu().numpy())
+        target.append(np.stack([s["landmarks"] for s in batch]))
+    return Located(
+        np.concatenate(predicted), np.concatenate(target), _mm_per_unit(store, samples, z_scale)
+    )
+
+
+def mean_target(store: Store, samples: pd.DataFrame, z_scale: float) -> np.ndarray:
+    """The best constant prediction `(20, 3)`: the mean target of `samples`, NaN where none."""
+    dataset = StackDataset(store, samples, 32, landmarks=True, z_scale=z_scale)
+    targets = np.stack([dataset.landmark_target(i) for i in range(len(dataset))])
+    there = ~np.isnan(targets)
+    with np.errstate(invalid="ignore"):
+        return np.where(there, targets, 0).sum(axis=0) / there.sum(axis=0)
+
+
+def _mm_per_unit(store: Store, samples: pd.DataFrame, z_scale: float) -> np.ndarray:
+    studies = store.studies.set_index("StudyInstanceUID").loc[samples["StudyInstanceUID"]]
+    x = (studies["box_x1"] - studies["box_x0"]) * studies["spacing_x"]
+    y = (studies["box_y1"] - studies["box_y0"]) * studies["spacing_y"]
+    return np.stack([x, y, studies["spacing_z"] * z_scale], axis=1).astype(float)

@@ -1,0 +1,58 @@
+"""What a study head says of studies: slice probabilities, exam labels, P(PE), and their metrics."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pekit.common.errors import UserError
+from pekit.dataset.schema import SLICE_LABEL, UIDS
+from pekit.dataset.store import Store
+from pekit.inference.features import FeatureCache, pad_studies
+from pekit.inference.predict import whole_study
+from pekit.model.study_head import StudyHead
+
+
+@torch.inference_mode()
+def predict_head(
+    head: StudyHead,
+    cache: FeatureCache,
+    store: Store,
+    studies: Sequence[str],
+    batch_size: int = 32,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Probabilities of a head for every slice and exam label of `studies`.
+
+    Args:
+        cache: features of at least these studies.
+
+    Returns:
+        slices: UIDs, z, label (where known), `frozen` (the network's own probability) and `head`;
+        0 outside the crop box. exams: StudyInstanceUID and a column a label.
+
+    Raises:
+        UserError: no studies, or one that has no features.
+    """
+    if not len(studies):
+        raise UserError("no study to predict: the list is empty")
+    head = head.eval()
+    device = next(head.parameters()).device
+    boxes = store.studies.set_index("StudyInstanceUID")["box_z0"]
+    groups = dict(tuple(store.slices.groupby("StudyInstanceUID")))
+    tables, exams = [], []
+    for start in range(0, len(studies), batch_size):
+        names = studies[start : start + batch_size]
+        batch = pad_studies(cache, names)
+        slice_logits, exam_logits = head(*(tensor.to(device) for tensor in batch.values()))
+        exams.append(exam_logits.sigmoid().cpu().numpy())
+        both = torch.stack([batch["probability"], slice_logits.sigmoid().cpu()], dim=2).numpy()
+        for study, inside, mask in zip(names, both, batch["mask"].numpy(), strict=True):
+            table = groups[study].sort_values("z")
+            known = [SLICE_LABEL] if SLICE_LABEL in table else []
+            table = table[[*UIDS, "z", *known]].copy()
+            table[["frozen", "head"]] = whole_study(inside[mask], int(boxes[study]), len(table))
+            tables.append(table)
+    exam = pd.DataFrame(np.concatenate(exams), columns=list(head.labels))
+    exam.insert(0, "StudyInstanceUID", list(studies))
+    return pd.concat(tables, ignore_index=True), exam

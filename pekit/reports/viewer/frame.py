@@ -1,0 +1,89 @@
+"""The viewer as HTML: a whole document, and the frame that shows it inside another page.
+
+The frame isolates: two viewers on a page do not disturb each other, and JupyterLab does not take
+the viewer's keys for its own. Inside, only the kit's script may run, and nothing may be fetched.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+
+from pekit.common.files import atomic
+
+FOLDER = Path(__file__).parent
+SCRIPTS = ("image.js", "viewer.js")
+
+
+@cache
+def script() -> str:
+    """The viewer's script."""
+    return "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
+
+
+@cache
+def script_source() -> str:
+    """The script as a Content-Security-Policy names it: a page with this in `script-src` lets the
+    viewer's script run and no other."""
+    digest = hashlib.sha256(script().encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """A slice viewer; Jupyter shows it as a cell's last expression.
+
+    Attributes:
+        title: what is viewed, in a few words.
+        content: what the script draws.
+        height: of the frame, pixels.
+    """
+
+    title: str
+    content: Mapping[str, Any]
+    height: int = 700
+
+    def document(self) -> str:
+        """The whole document."""
+        template = Environment(autoescape=True).from_string(
+            (FOLDER / "viewer.html").read_text(encoding="utf-8")
+        )
+        # "<" escaped, so that no text of the study can end the block that holds it.
+        content = json.dumps(self.content, separators=(",", ":"), allow_nan=False)
+        return template.render(
+            title=self.title,
+            style=(FOLDER / "viewer.css").read_text(encoding="utf-8"),
+            script=script(),
+            script_source=script_source(),
+            content=content.replace("<", "\\u003c"),
+        )
+
+    def frame(self) -> str:
+        """The frame for another page.
+
+        The text inside is shown only where a page drops frames: JupyterLab does in notebooks that
+        are not trusted.
+        """
+        return (
+            f'<iframe title="{escape(self.title)}" srcdoc="{escape(self.document())}" '
+            'sandbox="allow-scripts" loading="lazy" '
+            f'style="width: 100%; height: {self.height}px; border: 0">'
+            "The slice viewer is shown in trusted notebooks only: choose File, Trust Notebook, or "
+            "run this cell.</iframe>"
+        )
+
+    def write(self, path: Path) -> Path:
+        """Write the document to `path` in one step; returns `path`."""
+        with atomic(path) as beside:
+            beside.write_text(self.document(), encoding="utf-8")
+        return path
+
+    def _repr_html_(self) -> str:
+        return self.frame()

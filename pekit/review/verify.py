@@ -1,0 +1,182 @@
+"""Does a review bundle hold what its predictions say? One line a table, at the end a verdict.
+
+    python -m pekit.review.verify runs/demo/review
+
+Recomputes every table that follows from predictions in the bundle and compares all cells, compares
+what index.html shows with the tables, the split with its hash, and every file with SHA256SUMS.
+Numbers that do not follow from predictions, such as losses and timings, are listed as not checked.
+Exit status 1 where anything differs, or where nothing could be recomputed.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from pekit.common.errors import UserError
+from pekit.common.files import file_hash, read_table
+from pekit.review.bundle import (
+    INDEX,
+    STAGES,
+    SUMS,
+    check_sums,
+    files_of,
+    read_card,
+    splits_used,
+    stage_json,
+)
+from pekit.review.index import render_index, tables_shown
+from pekit.review.recompute import Check, table_checks
+from pekit.tracking.provenance import git_state
+
+SLICE = "SOPInstanceUID"
+SHOWN = 5  # of many problems of one kind
+
+
+def verify(bundle: Path) -> list[Check]:
+    """All checks of a bundle, in the order in which they are told.
+
+    Raises:
+        UserError: no bundle, or one of another version.
+    """
+    bundle = Path(bundle)
+    card = read_card(bundle)
+    checks = [_files(bundle), *_split(bundle, card), *_inputs(bundle, card)]
+    recomputed: set[str] = set()
+    for stage, about in card["stages"].items():
+        checks += _predictions(bundle, stage, about)
+        for check in table_checks(bundle, stage):
+            recomputed.add(check.name)
+            checks.append(check)
+    if not recomputed:
+        text = "no stage holds predictions from which tables can be recomputed"
+        checks.append(Check("tables", False, text))
+    checks += [_index(bundle), *_not_checked(bundle, recomputed)]
+    return checks
+
+
+def _files(bundle: Path) -> Check:
+    problems = check_sums(bundle)
+    if problems:
+        more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        return Check(SUMS, False, ", ".join(problems[:SHOWN]) + more)
+    own = file_hash(bundle / SUMS)
+    return Check(SUMS, True, f"{len(files_of(bundle))} files; the bundle's own hash is {own}")
+
+
+def _split(bundle: Path, card: Mapping) -> Iterator[Check]:
+    splits = sorted(bundle.glob(f"{STAGES}/*/split.csv"))
+    users = {
+        f"{stage}{name.removeprefix('split')}": digest
+        for stage in card["stages"]
+        for name, digest in splits_used(bundle, stage).items()
+    }
+    present = {file_hash(path) for path in splits}
+    others = [stage for stage, used in users.items() if used not in present]
+    for path in splits:
+        name = path.relative_to(bundle).as_posix()
+        digest = file_hash(path)
+        beside = path.with_name("split.csv.sha256")
+        frozen = beside.read_text(encoding="utf-8").split() if beside.exists() else []
+        if frozen[:1] != [digest]:
+            yield Check(name, False, "it is not the one that was frozen: its hash is another")
+        elif others:
+            yield Check(name, False, f"another one was used by {', '.join(others)}")
+        else:
+            using = list(users.values()).count(digest)
+            yield Check(name, True, f"as frozen, and as {using} stages recorded it")
+    if users and not splits:
+        yield Check("split.csv", False, "it is not in the bundle")
+
+
+def _inputs(bundle: Path, card: Mapping) -> Iterator[Check]:
+    """Files of the bundle that a stage read are as it read them."""
+    for stage, about in card["stages"].items():
+        recorded = stage_json(bundle, stage, "manifest").get("inputs", {})
+        for name, file in about["inputs"].items():
+            if name in splits_used(bundle, stage):  # `_split` tells of these
+                continue
+            path = bundle / file
+            digest = str(recorded.get(name)).removeprefix("sha256:")
+            equal = path.is_file() and file_hash(path) == digest
+            text = f"{file} is {'' if equal else 'not '}what the stage read"
+            yield Check(f"{stage}, input {name}", equal, text)
+
+
+def _predictions(bundle: Path, stage: str, about: Mapping) -> Iterator[Check]:
+    """What a stage judged are the probabilities that the stages before it predicted."""
+    path = bundle / STAGES / stage / "predictions.parquet"
+    sources = [f for f in about["inputs"].values() if f.endswith("predictions.parquet")]
+    if not path.exists() or not sources:
+        return
+    columns = []
+    for table in (read_table(bundle / file, (SLICE,)) for file in sources):
+        table = table.drop_duplicates(SLICE).set_index(SLICE)
+        columns += [table[hop] for hop in table if hop.startswith("hop")]
+    for name, probs in _judged(read_table(path)):
+        found = any(probs.equals(column.reindex(probs.index)) for column in columns)
+        label = f"{path.relative_to(bundle).as_posix()}, {name}"
+        words = "the same as" if found else "not in"
+        shown = ", ".join(sources[:SHOWN]) + (" and more" if len(sources) > SHOWN else "")
+        yield Check(label, found, f"{len(probs)} probabilities, {words} {shown}")
+
+
+def _judged(table: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
+    """Names and probabilities, by slice, of an evaluation's models or an ablation's runs."""
+    if "model" in table:
+        for model, rows in table.groupby("model", sort=False):
+            yield str(model), rows.set_index(SLICE)["prob"]
+    elif {"stage", "level", "seed"} <= set(table):
+        hops = [name for name in table if name.startswith("hop")]
+        for run, rows in table.groupby(["stage", "level", "seed"], sort=False):
+            for hop in hops:
+                if rows[hop].notna().all():
+                    label = " ".join(str(part) for part in (*run, hop) if part != "")
+                    yield label, rows.set_index(SLICE)[hop]
+
+
+def _index(bundle: Path) -> Check:
+    if not (bundle / INDEX).exists():
+        return Check(INDEX, False, "it is not in the bundle")
+    shown = tables_shown((bundle / INDEX).read_text(encoding="utf-8"))
+    equal = bool(shown) and shown == tables_shown(render_index(bundle))
+    words = "what" if equal else "something else than"
+    return Check(INDEX, equal, f"it shows {words} the tables hold")
+
+
+def _not_checked(bundle: Path, recomputed: set[str]) -> Iterator[Check]:
+    """What holds numbers and does not follow from predictions."""
+    for name in files_of(bundle):
+        table = name.split("/")[2:3] == ["tables"] or name.endswith("/table.csv")
+        if table and name not in recomputed:
+            yield Check(name, None, "it does not follow from predictions in the bundle alone")
+    text = "losses, timings and results as the stages recorded them; notebooks as executed"
+    yield Check("log.csv, metrics.json and notebook.html of each stage", None, text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("bundle", type=Path, help="folder that `make review` wrote")
+    bundle = parser.parse_args(arguments).bundle
+    try:
+        card, checks = read_card(bundle), verify(bundle)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for check in checks:
+        print(check)
+    here = git_state()["commit"]
+    if here != card["commit"]:
+        print(f"This kit is at commit {here}, the bundle was made at {card['commit']}.")
+    failed = [check for check in checks if check.equal is False]
+    done = sum(check.equal is True for check in checks)
+    words = f"{done} checks equal, {len(failed)} failed"
+    print(f"{card['experiment']}: {'NOT VERIFIED' if failed else 'verified'} ({words})")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""What made a result: commit, package versions, device, and hashes of what was read."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def git_state(folder: Path = PACKAGE) -> dict[str, str | bool | None]:
+    """Commit that the code in `folder` is at, and whether files differ from it.
+
+    Both are None where `folder` is not kept by git: an installed copy inside somebody else's
+    repository is not part of it.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        return done.stdout.strip()
+
+    try:
+        if not git("ls-files", "--", "."):
+            return {"commit": None, "dirty": None}
+        commit = git("rev-parse", "HEAD")
+        top = git("rev-parse", "--show-toplevel")
+        return {"commit": commit, "dirty": bool(git("-C", top, "status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that the kit declares as its dependencies."""
+    versions = {"python": platform.python_version()}
+    for requirement in metadata.requires("pekit") or []:
+        if "extra ==" not in requirement:
+            name = re.match(r"[\w.-]+", requirement).group()
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def device() -> dict[str, str | int | list[str]]:
+    """Processor kind, number of processors this process may use, and GPUs where torch is in use."""
+    processors = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    )
+    torch = sys.modules.get("torch")  # a stage that never imported it used no GPU
+    gpus = range(torch.cuda.device_count()) if torch and torch.cuda.is_available() else []
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "processors": processors,
+        "gpus": [torch.cuda.get_device_name(index) for index in gpus],
+    }

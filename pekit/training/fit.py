@@ -1,0 +1,136 @@
+"""Training: landmark pretraining and PE detection, by Lightning Fabric.
+
+    history = fit(net, store, split, TrainSettings(), folder=run.folder, log=run.log)
+
+A kill, in mid-epoch too, is resumed by the same call. Fabric gives devices, precision and
+processes; the loop (`loop`) is written out, because a resume must restore the place in it.
+"""
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+import torch
+from lightning.fabric import Fabric
+from torch.multiprocessing import ProcessRaisedException
+
+from pekit.checkpoint import load_model
+from pekit.common.errors import UserError
+from pekit.dataset.store import Store
+from pekit.hop import HopNet
+from pekit.model.landmark_net import LandmarkNet
+from pekit.training.loop import Log, Training
+from pekit.training.resume import run_key
+from pekit.training.settings import TrainSettings
+
+
+def fit(
+    net: HopNet | LandmarkNet,
+    store: Store,
+    split: pd.DataFrame,
+    settings: TrainSettings,
+    folder: Path,
+    log: Log,
+) -> pd.DataFrame:
+    """Train `net` on the split's training part and save it as `folder/model`.
+
+    A HopNet learns PE, a LandmarkNet the landmarks. The weights after the last epoch count: the
+    validation loss is logged and chooses nothing, and those of its best epoch are only kept beside,
+    in `folder/best`. With `keep = best` these are the ones that count; then the validation part
+    has chosen them, and figures on it are no longer of untouched studies.
+
+    A run that was cut off goes on where it was last saved (`save_every_s`), if network, data,
+    settings and code are the same. With several processes (`cluster`) a step takes a
+    batch from each, batch norm sees each batch by itself, rows are logged at the end, and all nodes
+    need `folder` and the store on a shared disk.
+
+    Args:
+        net: the network to train, in place; afterwards in evaluation mode, on the CPU.
+        split: StudyInstanceUID and part (train, validation).
+        folder: where `model/` and `best/` are written, and `resume-<key>.ckpt` until the end.
+        log: takes a row of numbers and the epoch.
+
+    Returns:
+        A row an epoch: epoch, train_loss (of the first process's batches), validation_loss, lr
+        (after it), stacks_per_s (training), peak_gib (of the GPU, or this process on a CPU),
+        left_s; for PE also prevalence (of positives among the slices drawn) and
+        natural_prevalence (in the training part): see `pekit.model.prevalence`.
+
+    Raises:
+        UserError: empty parts or classes, a loss that is not finite, no GPU where one is asked,
+            too little memory.
+    """
+    folder = Path(folder)
+    fabric = _fabric(settings)
+    training = Training(
+        net,
+        "landmarks" if isinstance(net, LandmarkNet) else "pe",
+        store,
+        split,
+        settings,
+        folder,
+        folder / f"resume-{run_key(net, store, split, settings)}.ckpt",
+        log,
+    )
+    try:
+        history = fabric.launch(training.run)
+    except (RuntimeError, MemoryError, ProcessRaisedException) as error:
+        if out_of_memory(error):
+            raise UserError(memory_advice(settings)) from error
+        # A forked process hands over its error as text.
+        _, found, message = str(error).rpartition("UserError: ")
+        if isinstance(error, ProcessRaisedException) and found:
+            raise UserError(message.strip()) from error
+        raise
+    if fabric.is_global_zero and not training.logged:
+        # It was trained in forked processes.
+        for row in history:
+            log(row, row["epoch"])
+        trained, _ = load_model(folder / "model")
+        net.load_state_dict(trained.state_dict())
+        if isinstance(net, HopNet):
+            net.prevalence = trained.prevalence
+    net.cpu().eval()
+    return pd.DataFrame(history)
+
+
+def _fabric(settings: TrainSettings) -> Fabric:
+    gpus, cluster = torch.cuda.device_count(), settings.cluster
+    if settings.device == "gpu" and gpus < cluster.devices:
+        raise UserError(
+            f"device = gpu and devices = {cluster.devices}, but torch sees {gpus} GPUs: set "
+            "devices to what is there, or device to auto or cpu"
+        )
+    # Lightning's tips and notices would drown the line an epoch.
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    return Fabric(
+        accelerator={"auto": "auto", "cpu": "cpu", "gpu": "cuda"}[settings.device],
+        devices=cluster.devices,
+        num_nodes=cluster.nodes,
+        strategy=cluster.strategy,
+        precision=settings.precision,
+    )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether torch's error says that memory was short, on a GPU or not."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    texts = ("out of memory", "not enough memory", "can't allocate memory")
+    return any(text in str(error) for text in texts)
+
+
+def memory_advice(settings: TrainSettings) -> str:
+    """What to set where memory was short."""
+    batch = max(1, settings.batch_size // 2)
+    accumulate = -(-settings.batch_size * settings.accumulate // batch)
+    tips = [f"batch_size = {batch} with accumulate = {accumulate} takes steps of the same size"]
+    if batch == settings.batch_size:
+        tips = []
+    if settings.precision == "32-true":
+        tips.append("precision = bf16-mixed takes about half on a GPU")
+    tips.append(f"an image_size below {settings.image_size} or a smaller encoder takes less")
+    return (
+        f"out of memory at batch_size = {settings.batch_size}, image_size = "
+        f"{settings.image_size}: " + "; ".join(tips)
+    )

@@ -1,0 +1,249 @@
+"""The training loop: batches, updates, validation, and what is written at the end of each epoch."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from pekit.checkpoint import load_model, save_model
+from pekit.common.errors import UserError
+from pekit.common.files import read_json, remove_leftovers, write_json
+from pekit.common.progress import say
+from pekit.dataset.schema import public_uid
+from pekit.dataset.store import Store
+from pekit.model.prevalence import Prevalence
+from pekit.training.loaders import Task, data_loaders
+from pekit.training.recipe import batch_loss, build_optimizer, learning_rate
+from pekit.training.resume import Checkpoint, Position, seed_step
+from pekit.training.settings import TrainSettings
+
+GIB = 2**30
+
+
+class Meter:
+    """Counts batches from its making on.
+
+    Args:
+        batches_left: batches of the whole training that are still to come.
+        stacks: stacks in a batch, over all processes.
+        device: where the network is.
+    """
+
+    def __init__(self, batches_left: int, stacks: int, device: torch.device):
+        self.left, self.stacks, self.device = batches_left, stacks, device
+        self._process, self._rss = psutil.Process(), 0
+        self._start, self._done = time.monotonic(), 0
+        self.start_epoch()
+
+    def start_epoch(self) -> None:
+        """Count the epoch's speed from here."""
+        self._epoch_start, self._epoch_done = time.monotonic(), 0
+
+    def count(self) -> None:
+        """A batch is done."""
+        self._done += 1
+        self._epoch_done += 1
+        self._epoch_end = time.monotonic()
+        if self.device.type != "cuda":
+            self._rss = max(self._rss, self._process.memory_info().rss)
+
+    def read(self) -> dict[str, float]:
+        """stacks_per_s of the epoch's batches, peak_gib so far, left_s of the whole training."""
+        seconds = self._epoch_end - self._epoch_start
+        on_gpu = self.device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated(self.device) if on_gpu else self._rss
+        each = (time.monotonic() - self._start) / self._done  # validation included
+        return {
+            "stacks_per_s": self._epoch_done * self.stacks / seconds,
+            "peak_gib": peak / GIB,
+            "left_s": each * (self.left - self._done),
+        }
+
+
+Log = Callable[[dict[str, float], int], None]
+SHOWN = ("train_loss", "validation_loss", "lr", "stacks_per_s", "peak_gib")
+
+
+@dataclass
+class Training:
+    """One training; `run` is what each of its processes does.
+
+    Attributes:
+        net, store, split, settings, folder, log: as `pekit.training.fit.fit` takes them.
+        task: what the network learns.
+        checkpoint: the file to resume from.
+        logged: whether `log` has been called. Processes that a notebook forks leave that to it: a
+            W&B run does not survive a fork.
+    """
+
+    net: nn.Module
+    task: Task
+    store: Store
+    split: pd.DataFrame
+    settings: TrainSettings
+    folder: Path
+    checkpoint: Path
+    log: Log
+    logged: bool = False
+    process: int = field(default_factory=os.getpid)
+
+    def run(self, fabric: Fabric) -> list[dict[str, float]]:
+        """Train to the last epoch, from the checkpoint on; gives the rows of all epochs."""
+        s, self.fabric = self.settings, fabric
+        self.loader, self.validation = data_loaders(
+            self.store, self.split, self.task, s, fabric.global_rank, fabric.world_size
+        )
+        if self.task == "pe":
+            natural = float(self.loader.dataset.label.mean())
+            self.net.trained_at(Prevalence(self.loader.sampler.prevalence, natural))
+        self.batches = len(self.loader)
+        self.updates = -(-self.batches // s.accumulate)
+        # Loaded networks come in evaluation mode.
+        self.net.to(memory_format=self.net.memory_format).train()
+        optimizer = build_optimizer(self.net, s)
+        self.model, self.optimizer = fabric.setup(self.net, optimizer)
+        self.file = Checkpoint(self.checkpoint, self.net, optimizer)
+        position = self._resume()
+        done = position.epoch * self.batches + position.batch
+        stacks = s.batch_size * fabric.world_size
+        self.meter = Meter(s.epochs * self.batches - done, stacks, fabric.device)
+        while position.epoch < s.epochs:
+            self._train_epoch(position)
+            self._end_epoch(position)
+        if fabric.is_global_zero:
+            self._finish()
+        fabric.barrier()
+        return position.history
+
+    def _resume(self) -> Position:
+        if self.fabric.is_global_zero:
+            remove_leftovers(self.folder)
+        position = self.file.load()
+        if position != Position() and self.fabric.is_global_zero:
+            say(f"resuming: {position.epoch} epochs and {position.batch} batches are done")
+            for row in position.history:
+                self._log(row)
+        self.saved = time.monotonic()
+        return position
+
+    def _finish(self) -> None:
+        best = self.folder / "best"
+        if self.settings.keep == "best":
+            if read_json(best / "epoch.json")["run"] != self.checkpoint.stem:
+                raise UserError(
+                    f"{best} is of another training: delete {self.checkpoint.name} beside it and "
+                    "train again"
+                )
+            self.net.load_state_dict(load_model(best)[0].state_dict())
+        save_model(self.folder / "model", self.net, self.settings.image_size)
+        for leftover in self.folder.glob("resume-*.ckpt"):
+            leftover.unlink()
+
+    def _train_epoch(self, position: Position) -> None:
+        s, accumulate = self.settings, self.settings.accumulate
+        self.loader.sampler.set_epoch(position.epoch, done=position.batch * s.batch_size)
+        self.meter.start_epoch()
+        for number, batch in enumerate(self.loader, start=position.batch):
+            update, place = divmod(number, accumulate)
+            # The last group of an epoch may be smaller.
+            group = min(accumulate, self.batches - update * accumulate)
+            last = place + 1 == group
+            # Whatever else is random (dropout) depends on the step alone as well.
+            seed_step(s.seed, position.epoch * self.batches + number, self.fabric.global_rank)
+            with self.fabric.no_backward_sync(self.model, enabled=not last):
+                loss = batch_loss(self.model, self.fabric.to_device(batch), self.task)
+                position.loss_sum += self._finite(loss, batch, position.epoch, number)
+                self.fabric.backward(loss / group)
+            position.batch = number + 1
+            if last:
+                self._update(position.epoch * self.updates + update)
+                self._save_sometimes(position)
+            self.meter.count()
+
+    def _update(self, step: int) -> None:
+        rate = learning_rate(step, self.settings.epochs * self.updates, self.settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _save_sometimes(self, position: Position) -> None:
+        # In mid-epoch; gradients of a group of batches are never in the file.
+        due = time.monotonic() - self.saved >= self.settings.save_every_s
+        if due and position.batch < self.batches and self.fabric.is_global_zero:
+            self._save(position)
+
+    def _save(self, position: Position) -> None:
+        self.file.save(position)
+        self.saved = time.monotonic()
+
+    def _finite(self, loss: Tensor, batch: dict[str, Tensor], epoch: int, number: int) -> float:
+        value = loss.item()
+        if not math.isfinite(value):
+            data = self.loader.dataset
+            slices = ", ".join(
+                f"{public_uid(str(data.study[i]))} z {data.z[i]}" for i in batch["index"].tolist()
+            )
+            raise UserError(
+                f"the loss is {value} in epoch {epoch + 1}, batch {number + 1}; no weight was "
+                f"changed by it. Lower lr or lengthen warmup_steps, or look at its slices: {slices}"
+            )
+        return value
+
+    @torch.no_grad()
+    def _validation_loss(self) -> float:
+        self.model.eval()
+        total = torch.zeros(2, device=self.fabric.device)
+        for batch in self.validation:
+            n = len(batch["label"])
+            loss = batch_loss(self.model, self.fabric.to_device(batch), self.task)
+            total += torch.stack([loss * n, torch.full_like(loss, n)])
+        self.model.train()
+        loss_sum, n = self.fabric.all_reduce(total, reduce_op="sum").tolist()
+        return loss_sum / n
+
+    def _end_epoch(self, position: Position) -> None:
+        s, done = self.settings, position.epoch + 1
+        row = {
+            "epoch": done,
+            "train_loss": position.loss_sum / self.batches,
+            "validation_loss": self._validation_loss(),
+            "lr": learning_rate(done * self.updates, s.epochs * self.updates, s),
+            **self.meter.read(),
+        }
+        if self.task == "pe":
+            at = self.net.prevalence[-1]
+            row |= {"prevalence": at.training, "natural_prevalence": at.natural}
+        if not math.isfinite(row["validation_loss"]):
+            raise UserError(f"the validation loss after epoch {done} is not finite: lower lr")
+        better = row["validation_loss"] < position.best
+        position.best = min(position.best, row["validation_loss"])
+        position.history.append(row)
+        position.epoch, position.batch, position.loss_sum = done, 0, 0.0
+        if self.fabric.is_global_zero:
+            if better:
+                save_model(self.folder / "best", self.net, s.image_size)
+                of = {"run": self.checkpoint.stem, "epoch": done}
+                write_json(self.folder / "best" / "epoch.json", of)
+            self._save(position)
+            self._say(row)
+            self._log(row)
+
+    def _say(self, row: dict[str, float]) -> None:
+        numbers = "  ".join(f"{name} {row[name]:.4g}" for name in SHOWN)
+        left = timedelta(seconds=round(row["left_s"]))
+        say(f"epoch {row['epoch']}/{self.settings.epochs}  {numbers}  {left} left")
+
+    def _log(self, row: dict[str, float]) -> None:
+        if os.getpid() == self.process:
+            self.logged = True
+            self.log(row, row["epoch"])

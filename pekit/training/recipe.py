@@ -1,0 +1,64 @@
+"""The paper's recipe: losses, optimiser and learning rate at each step (section IV)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pekit.training.settings import TrainSettings
+
+
+def pe_loss(logits: Tensor, label: Tensor) -> Tensor:
+    """Cross entropy over two classes (section IV) of the last hop. logits `(B, K, 2)`."""
+    return F.cross_entropy(logits[:, -1].float(), label)
+
+
+def landmark_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error over the landmarks that are present; absent ones are NaN. `(B, 20, 3)`."""
+    present = ~target.isnan()
+    error = (predicted.float() - target.nan_to_num()).square() * present
+    return error.sum() / present.sum().clamp(min=1)
+
+
+def batch_loss(net: nn.Module, batch: dict[str, Tensor], task: str) -> Tensor:
+    """Loss of a batch as `StackDataset` gives it; `task` is `pe` or `landmarks`."""
+    output = net(batch["stack_hu"], batch["contrast"])
+    if task == "pe":
+        return pe_loss(output, batch["label"])
+    return landmark_loss(output, batch["landmarks"])
+
+
+def build_optimizer(net: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """timm's optimiser of that name for the parameters that are free, with momentum 0.9.
+
+    timm's LARS scales a layer's step by `lars.trust` |weights| / |gradient| where weight decay is
+    not 0, or everywhere with `lars.always_adapt`; else it is SGD. The paper names neither.
+    """
+    from timm.optim import create_optimizer_v2
+
+    options = {
+        "adamw": {"fused": True},
+        "lars": {
+            "trust_coeff": settings.lars.trust,
+            "always_adapt": settings.lars.always_adapt,
+        },
+        "sgd": {},
+    }
+    return create_optimizer_v2(
+        [p for p in net.parameters() if p.requires_grad],
+        opt=settings.optimizer,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        momentum=0.9,
+        **options[settings.optimizer],
+    )
+
+
+def learning_rate(step: int, steps: int, settings: TrainSettings) -> float:
+    """Learning rate of optimiser step `step` of `steps`: linear warm-up, then linear to 0.
+
+    The warm-up is at most half of the training, so that a short one comes to its full rate.
+    """
+    warmup = min(settings.warmup_steps, steps // 2)
+    if step < warmup:
+        return settings.lr * (step + 1) / warmup
+    return settings.lr * max(0.0, (steps - step) / max(1, steps - warmup))

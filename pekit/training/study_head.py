@@ -1,0 +1,252 @@
+"""Training of a study head on frozen slice features, by the loss that the competition scores.
+
+    history = fit_head(head, cache, store, split, EXAM_WEIGHTS, IMAGE_WEIGHT, settings, folder, log)
+
+A kill is resumed by the same call, after the last whole epoch; what an epoch draws depends on its
+number alone. On a CPU the weights are the same to the bit.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from pekit.checkpoint import save_head
+from pekit.common.errors import UserError
+from pekit.common.files import atomic
+from pekit.common.progress import progress, say
+from pekit.common.settings import Settings
+from pekit.dataset.schema import SLICE_LABEL
+from pekit.dataset.store import Store
+from pekit.inference.features import Batch, FeatureCache, pad_studies
+from pekit.model.study_head import StudyHead
+from pekit.training.resume import key_of
+
+Log = Callable[[dict[str, float], int], None]
+
+
+class HeadSettings(Settings):
+    """A study head and how it is trained: AdamW, warm-up over a tenth of the steps, then linear."""
+
+    kind: Literal["lstm", "gru", "tcn", "transformer"] = "gru"
+    hidden: int = Field(128, ge=8, multiple_of=8)
+    layers: int = Field(1, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(32, ge=1)
+    lr: float = Field(5e-4, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    seed: int = 0
+
+
+def competition_loss(
+    slice_logits: Tensor, exam_logits: Tensor, batch: Batch, weights: Tensor, image_weight: float
+) -> tuple[Tensor, Tensor]:
+    """Numerator and denominator of the competition's score, over the slices in the crop box.
+
+    sum_ij w_j BCE_ij + sum_i w q_i sum_k BCE_ik, over N + w sum_i m_i: m_i positive slices of
+    study i and q_i their fraction of its slices, so slices of a study without PE weigh nothing.
+    """
+    exam = F.binary_cross_entropy_with_logits(exam_logits, batch["exam_label"], reduction="none")
+    slices = F.binary_cross_entropy_with_logits(
+        slice_logits, batch["slice_label"], reduction="none"
+    )
+    burden = batch["positives"] / batch["slices"]
+    image = ((slices * batch["mask"]).sum(dim=1) * burden).sum()
+    weight = len(exam) + image_weight * batch["positives"].sum()
+    return (exam * weights).sum() + image_weight * image, weight
+
+
+def fit_head(
+    head: StudyHead,
+    cache: FeatureCache,
+    store: Store,
+    split: pd.DataFrame,
+    weights: Mapping[str, float],
+    image_weight: float,
+    settings: HeadSettings,
+    folder: Path,
+    log: Log,
+) -> pd.DataFrame:
+    """Train `head` on the split's training part and save it in `folder`.
+
+    The weights after the last epoch are kept: the validation loss is logged and chooses nothing.
+
+    Args:
+        head: trained in place, afterwards in evaluation mode on the CPU.
+        cache: features of the train and validation studies.
+        split: StudyInstanceUID and part (train, validation).
+        weights: of each exam label in the loss; these are the labels that the head gives.
+        image_weight: of the slices in the loss.
+        folder: where the head is written, and `resume-<key>.pt` until then.
+        log: takes a row of numbers and the epoch.
+
+    Returns:
+        A row an epoch: epoch, train_loss, validation_loss, lr.
+
+    Raises:
+        UserError: an empty part, unlabelled studies, other labels, a loss that is not finite.
+    """
+    if tuple(weights) != head.labels:
+        raise UserError(f"weights are of {list(weights)}, the head gives {list(head.labels)}")
+    parts = {}
+    for part in ("train", "validation"):
+        studies = sorted(split.loc[split["part"] == part, "StudyInstanceUID"])
+        if not studies:
+            raise UserError(f"the split has no study in its {part} part")
+        parts[part] = LabelledStudies(cache, store, studies, head.labels)
+    data = f"{cache.key} {sorted(cache.volumes.items())} {dict(weights)} {image_weight}"
+    key = key_of(head, split, "pekit.training.study_head", settings.model_dump_json(), data)
+    checkpoint = Path(folder) / f"resume-{key}.pt"
+    _start_at_prevalence(head, parts["train"].exam)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    run = _Training(head.to(device), parts, weights, image_weight, settings, device)
+    if checkpoint.exists():
+        run.load_state_dict(torch.load(checkpoint, map_location=device, weights_only=True))
+        say(f"resuming after epoch {len(run.history)}")
+    for row in run.history:
+        log(row, row["epoch"])
+    left = range(len(run.history), settings.epochs)
+    for _ in progress(left, desc=f"{settings.kind} head, epochs"):
+        row = run.epoch()
+        with atomic(checkpoint) as beside:
+            torch.save(run.state_dict(), beside)
+        log(row, row["epoch"])
+    head.cpu().eval()
+    save_head(folder, head)
+    for leftover in Path(folder).glob("resume-*.pt"):
+        leftover.unlink()
+    return pd.DataFrame(run.history)
+
+
+class _Training:
+    """The state of a training between two epochs, and the step from one to the next."""
+
+    def __init__(self, head, parts, weights, image_weight, settings, device):
+        self.head, self.parts, self.settings, self.device = head, parts, settings, device
+        self.weights = torch.tensor(list(weights.values()), device=device)
+        self.image_weight = image_weight
+        self.history: list[dict[str, float]] = []
+        self.optimizer = torch.optim.AdamW(
+            head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+        )
+        self.steps = -(-len(parts["train"].studies) // settings.batch_size)
+
+    def state_dict(self) -> dict:
+        return {
+            "head": self.head.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.history,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.head.load_state_dict(state["head"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.history = state["history"]
+
+    def epoch(self) -> dict[str, float]:
+        """One pass over the training studies and one over the validation studies."""
+        s, done = self.settings, len(self.history)
+        order = np.random.default_rng((s.seed, done)).permutation(self.parts["train"].studies)
+        # Dropout depends on the epoch alone as well.
+        torch.manual_seed(s.seed * 10_000 + done)
+        train = self._mean_loss("train", order.tolist(), learn=True)
+        with torch.inference_mode():
+            validation = self._mean_loss("validation", self.parts["validation"].studies)
+        row = {"epoch": done + 1, "train_loss": train, "validation_loss": validation}
+        row["lr"] = self.optimizer.param_groups[0]["lr"]
+        self.history.append(row)
+        return row
+
+    def _mean_loss(self, part: str, studies: list[str], learn: bool = False) -> float:
+        self.head.train(learn)
+        total, weight, size = 0.0, 0.0, self.settings.batch_size
+        for step, at in enumerate(range(0, len(studies), size)):
+            batch = self.parts[part].batch(studies[at : at + size])
+            batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+            logits = self.head(batch["features"], batch["probability"], batch["mask"])
+            above, below = competition_loss(*logits, batch, self.weights, self.image_weight)
+            if not torch.isfinite(above):
+                raise UserError(
+                    f"the loss is {above.item()} in epoch {len(self.history) + 1}, batch {step}, "
+                    f"{part} part: lower lr"
+                )
+            if learn:
+                self._learn(above / below, len(self.history) * self.steps + step)
+            total, weight = total + above.item(), weight + below.item()
+        return total / weight
+
+    def _learn(self, loss: Tensor, step: int) -> None:
+        whole = self.settings.epochs * self.steps
+        warmup = max(1, whole // 10)
+        factor = min((step + 1) / warmup, (whole - step) / max(1, whole - warmup))
+        self.optimizer.param_groups[0]["lr"] = self.settings.lr * factor
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)
+        self.optimizer.step()
+
+
+def _start_at_prevalence(head: StudyHead, exam: pd.DataFrame) -> None:
+    # The exam labels are rare: a start at one half would spend the first epochs on that alone.
+    known = (exam.sum() + 0.5) / (len(exam) + 1)
+    with torch.no_grad():
+        head.exam_out.weight.mul_(0.1)
+        head.exam_out.bias.copy_(torch.logit(torch.tensor(known.to_numpy(np.float32))))
+
+
+class LabelledStudies:
+    """Slice features of studies with their labels, as padded batches.
+
+    Args:
+        cache: features of at least these studies.
+        studies: their StudyInstanceUIDs.
+        labels: names of the exam labels, columns of the store's studies.
+
+    Raises:
+        UserError: a study is not prepared, a label column is missing, or a label is not 0 or 1.
+    """
+
+    def __init__(
+        self, cache: FeatureCache, store: Store, studies: Sequence[str], labels: tuple[str, ...]
+    ):
+        self.cache, self.studies = cache, list(studies)
+        unknown = [study for study in self.studies if study not in cache.volumes]
+        if unknown:
+            raise UserError(f"study {unknown[0]} is not prepared in {store.root}: check the split")
+        table = store.studies.set_index("StudyInstanceUID")
+        missing = [name for name in labels if name not in table]
+        if missing:
+            raise UserError(f"{store.root} has no exam labels {', '.join(missing)}")
+        self.exam = table.loc[self.studies, list(labels)]
+        slices = store.slices
+        slices = slices[slices["StudyInstanceUID"].isin(self.studies)]
+        known = self.exam.isin((0, 1)).all(axis=1)
+        unlabelled = slices.loc[~slices[SLICE_LABEL].isin((0, 1)), "StudyInstanceUID"]
+        for study in (*known.index[~known], *unlabelled):
+            raise UserError(f"study {study} is not labelled: a study head cannot learn from it")
+        ordered = slices.sort_values(["StudyInstanceUID", "z"])
+        self.whole = {s: g.to_numpy() for s, g in ordered.groupby("StudyInstanceUID")[SLICE_LABEL]}
+        self.box = table.loc[self.studies, ["box_z0", "box_z1"]].astype(int)
+
+    def batch(self, studies: Sequence[str]) -> Batch:
+        """Features as `pad_studies` gives them, and the labels.
+
+        slice_label `(B, S)`; exam_label `(B, labels)`; positives and slices `(B,)` of the whole
+        studies, also outside the crop box.
+        """
+        box = [self.box.loc[study] for study in studies]
+        within = [self.whole[s][b.box_z0 : b.box_z1] for s, b in zip(studies, box, strict=True)]
+        return pad_studies(self.cache, studies) | {
+            "slice_label": pad_sequence([torch.tensor(w).float() for w in within], True),
+            "exam_label": torch.tensor(self.exam.loc[list(studies)].to_numpy(np.float32)),
+            "positives": torch.tensor([float(self.whole[s].sum()) for s in studies]),
+            "slices": torch.tensor([float(len(self.whole[s])) for s in studies]),
+        }

@@ -1,0 +1,417 @@
+"""The strict runner and the batch, on toy notebooks in a workspace of their own."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from nbformat.sign import NotebookNotary
+
+import run
+from batch.experiment import read_experiment
+from batch.fingerprint import notebook_files
+from batch.notebook import run_notebook
+from batch.parameters import check_parameters, read_parameters
+from pekit.common.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+FIRST = """
+import json
+from pathlib import Path
+
+from data_prep.toy import double
+
+Path(RUN).mkdir(parents=True, exist_ok=True)
+print("doubling", N)
+Path(RUN, "metrics.json").write_text(json.dumps({"n": double(N)}))
+"""
+# Marks each start in a file that outlives a kill, as a checkpoint does; slow at the first start.
+SECOND = """
+import json
+import time
+from pathlib import Path
+
+from pekit.common.errors import UserError
+
+n = json.loads(Path(FIRST, "metrics.json").read_text())["n"]
+Path(RUN).mkdir(parents=True, exist_ok=True)
+with Path(RUN, "starts").open("a") as file:
+    file.write("x")
+starts = len(Path(RUN, "starts").read_text())
+if SLOW and starts == 1:
+    time.sleep(600)
+if N_MAX < n:
+    raise UserError(f"{n} is more than N_MAX = {N_MAX}; raise it")
+Path(RUN, "metrics.json").write_text(json.dumps({"starts": starts}))
+"""
+THIRD = """
+from pathlib import Path
+
+Path(RUN).mkdir(parents=True, exist_ok=True)
+Path(RUN, "table.txt").write_text("the table")
+Path(RUN, "metrics.json").write_text("{}")
+"""
+
+
+def write_notebook(path: Path, parameters: str, code: str) -> Path:
+    cells = [
+        nbformat.v4.new_markdown_cell(f"# {path.stem}"),
+        nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(code.strip()),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+class Workspace:
+    """A copy of the runner beside three toy notebooks and a local package."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.notebooks = root, root / "notebooks"
+        self.stages = {
+            "first": {"notebook": "01_first.ipynb", "params": {"N": 2}},
+            "second": {
+                "notebook": "02_second.ipynb",
+                "needs": {"FIRST": "first"},
+                "params": {"SLOW": True},
+            },
+            "third": {"notebook": "03_third.ipynb", "needs": {"SECOND": "second"}},
+        }
+        (self.notebooks / "experiments").mkdir(parents=True)
+        for name in ("run.py", "Snakefile"):
+            shutil.copy(REPOSITORY / "notebooks" / name, self.notebooks)
+        shutil.copytree(REPOSITORY / "notebooks" / "batch", self.notebooks / "batch")
+        (root / "data_prep").mkdir()
+        (root / "data_prep" / "__init__.py").touch()
+        self.module = root / "data_prep" / "toy.py"
+        self.module.write_text("def double(n):\n    return 2 * n\n")
+        write_notebook(self.notebooks / "01_first.ipynb", 'RUN = ""\nN = 1', FIRST)
+        write_notebook(
+            self.notebooks / "02_second.ipynb",
+            'RUN = ""\nFIRST = ""\nSLOW = False\nN_MAX = 100',
+            SECOND,
+        )
+        write_notebook(self.notebooks / "03_third.ipynb", 'RUN = ""\nSECOND = ""', THIRD)
+
+    def write(self) -> Path:
+        path = self.notebooks / "experiments" / "toy.yaml"
+        path.write_text(yaml.safe_dump({"stages": self.stages}, sort_keys=False))
+        return path
+
+    def start(self) -> subprocess.Popen[str]:
+        path = self.write()
+        # PYTHONPATH: the toy package in place of the installed one.
+        environment = os.environ | {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            [sys.executable, "notebooks/run.py", "batch", str(path)],
+            cwd=self.root,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def batch(self) -> tuple[int, str]:
+        process = self.start()
+        output, _ = process.communicate(timeout=120)
+        return process.returncode, output
+
+    def path(self, name: str) -> Path:
+        return self.root / "runs" / "toy" / name
+
+
+def test_batch(tmp_path):
+    """One workspace through a kill, a resume, and every kind of change."""
+    space = Workspace(tmp_path)
+
+    # Killed in the middle of `second`: no stage is taken for done that is not.
+    process = space.start()
+    deadline = time.monotonic() + 60
+    while not space.path("second/starts").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    status, output = space.batch()
+    assert (status, "is running already" in output) == (1, True)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert space.path("first/metrics.json").exists()
+    assert not space.path("second/metrics.json").exists()
+    assert not space.path("second/02_second.ipynb").exists()
+
+    # The same command goes on: `second` finds what its first start left, `first` is not repeated.
+    status, output = space.batch()
+    assert status == 0, output
+    assert json.loads(space.path("second/metrics.json").read_text()) == {"starts": 2}
+    assert "[first]" not in output
+    assert "the table" in output
+    assert space.path("first/01_first.ipynb").exists()
+    assert not list(tmp_path.rglob("*.running.ipynb"))
+
+    # Again: nothing runs, and dates of files do not matter.
+    space.module.touch()
+    (space.notebooks / "01_first.ipynb").touch()
+    status, output = space.batch()
+    assert (status, "run now: none" in output) == (0, True), output
+
+    # A parameter changed in the middle, to a value that fails: short message, notebook kept,
+    # what does not depend on it left alone.
+    space.stages["second"]["params"]["N_MAX"] = 3
+    status, output = space.batch()
+    assert status == 1
+    assert "[second] 02_second.ipynb failed in cell [3]: 4 is more than N_MAX = 3" in output
+    assert "Traceback" not in output
+    assert "[first]" not in output
+    assert "runs/toy/second/02_second.failed.ipynb" in output
+    kept = nbformat.read(space.path("second/02_second.failed.ipynb"), as_version=4)
+    assert any("N_MAX = 3" in str(cell.get("outputs")) for cell in kept.cells)
+    assert not space.path("second/metrics.json").exists()
+    assert not space.path("second/02_second.ipynb").exists()
+
+    # Mended in the package file that the first stage imports: that one and all that follow.
+    space.module.write_text("def double(n):\n    return n + 1\n")
+    status, output = space.batch()
+    assert (status, "run now: first, second, third (" in output) == (0, True), output
+    assert not space.path("second/02_second.failed.ipynb").exists()
+
+
+def test_fingerprints_change_where_they_must_and_nowhere_else(tmp_path, monkeypatch):
+    space = Workspace(tmp_path)
+    space.stages["other"] = {"notebook": "03_third.ipynb", "needs": {"SECOND": "first"}}
+    for module in ("experiment", "notebook"):
+        monkeypatch.setattr(f"batch.{module}.NOTEBOOKS", space.notebooks)
+        monkeypatch.setattr(f"batch.{module}.ROOT", space.root)
+    known = {}
+
+    def changed() -> set[str]:
+        stages = read_experiment(space.write()).stages
+        new = {name: stage.fingerprint for name, stage in stages.items()}
+        names = {name for name in new if new[name] != known.get(name)}
+        known.update(new)
+        return names
+
+    everything = {"first", "second", "third", "other"}
+    assert changed() == everything
+    assert changed() == set()
+    space.stages["second"]["params"]["N_MAX"] = 50
+    assert changed() == {"second", "third"}
+    space.module.write_text("def double(n):\n    return n + n\n")
+    assert changed() == everything
+    write_notebook(space.notebooks / "03_third.ipynb", 'RUN = ""\nSECOND = ""', THIRD + "\n1")
+    assert changed() == {"third", "other"}
+    by_hand = nbformat.read(space.notebooks / "01_first.ipynb", as_version=4)
+    by_hand.cells[2].outputs = [nbformat.v4.new_output("stream", text="doubling 1\n")]
+    nbformat.write(by_hand, space.notebooks / "01_first.ipynb")
+    (space.module.parent / "unused.py").touch()
+    assert changed() == set()
+
+
+def test_mistyped_parameter_stops_before_anything_runs(tmp_path):
+    space = Workspace(tmp_path)
+    space.stages["third"]["params"] = {"SECNOD": "x"}
+    status, output = space.batch()
+    assert status == 1
+    assert output.splitlines() == [
+        "toy.yaml: stage third: 03_third.ipynb has no parameter 'SECNOD'; did you mean SECOND?"
+    ]
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    return write_notebook(
+        tmp_path / "toy.ipynb",
+        'RUN = ""  # folder\nEPOCHS = 3\nRATE = 1e-3\nCROP: bool = True\nSEED = None\n'
+        'WIDTHS = [\n    1,\n    2,\n]\nCLUSTER = {"devices": 1, "strategy": "auto"}\n'
+        'OPTIONS = {}\nRUNS = [{"stage": "predict", "seed": 0}]',
+        "print('epochs', EPOCHS)\nRATE",
+    )
+
+
+def test_read_parameters(notebook):
+    assert read_parameters(notebook) == {
+        "RUN": "",
+        "EPOCHS": 3,
+        "RATE": 1e-3,
+        "CROP": True,
+        "SEED": None,
+        "WIDTHS": [1, 2],
+        "CLUSTER": {"devices": 1, "strategy": "auto"},
+        "OPTIONS": {},
+        "RUNS": [{"stage": "predict", "seed": 0}],
+    }
+
+
+def test_fitting_parameters_pass(notebook):
+    check_parameters(notebook, {"RATE": 1, "SEED": 3, "WIDTHS": [], "CROP": False}, "here")
+    check_parameters(notebook, {"CLUSTER": {"devices": 2}, "OPTIONS": {"any": "x"}}, "here")
+    check_parameters(notebook, {"RUNS": [{"stage": "predict", "difficulty": 1.0}]}, "here")
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"EPOCH": 3}, "here: toy.ipynb has no parameter 'EPOCH'; did you mean EPOCHS?"),
+        ({"epochs": 3}, "did you mean EPOCHS?"),
+        ({"XYZ": 3}, "choose one of CLUSTER, CROP, EPOCHS, OPTIONS, RATE, RUN, RUNS"),
+        ({"EPOCHS": "3"}, "'3' is of type str, the default 3 is of type int"),
+        ({"EPOCHS": True}, "of type bool"),
+        ({"EPOCHS": 3.0}, "of type float"),
+        ({"CROP": 1}, "of type int"),
+        ({"RATE": "1e-4"}, "write 1.0e-3"),
+        ({"RUN": None}, "of type NoneType"),
+        ({"WIDTHS": [1, "2"]}, "'2' is of type str"),
+        (
+            {"CLUSTER": {"device": 2}},
+            "CLUSTER of toy.ipynb: no 'device' in it; did you mean devices?",
+        ),
+        ({"CLUSTER": {"devices": "2"}}, "devices: '2' is of type str"),
+    ],
+)
+def test_parameters_that_do_not_fit(notebook, params, message):
+    with pytest.raises(UserError) as error:
+        check_parameters(notebook, params, "here")
+    assert message in str(error.value)
+
+
+def test_parameters_cell_of_anything_but_literals_is_refused(tmp_path):
+    notebook = write_notebook(tmp_path / "toy.ipynb", "A = 1\nB = A + 1", "")
+    with pytest.raises(UserError, match=r"not 'B = A \+ 1'"):
+        read_parameters(notebook)
+
+
+def test_run_notebook_saves_parameters_and_no_absolute_path(notebook, tmp_path, capsys):
+    out = tmp_path / "out" / "done.ipynb"
+    run_notebook(notebook, out, {"EPOCHS": 7}, cwd=tmp_path, name="toy")
+    assert "[toy] epochs 7" in capsys.readouterr().out.splitlines()
+    assert str(tmp_path) not in out.read_text()
+    assert sys.prefix not in out.read_text()
+    assert [path.name for path in out.parent.glob("*.ipynb")] == ["done.ipynb"]
+    assert NotebookNotary().check_signature(nbformat.read(out, as_version=4)), "trusted by Jupyter"
+
+
+def test_notebook_that_does_not_write_what_it_must_has_failed(notebook, tmp_path):
+    out = tmp_path / "done.ipynb"
+    with pytest.raises(UserError, match="without writing"):
+        run_notebook(notebook, out, {}, cwd=tmp_path, makes=tmp_path / "metrics.json")
+    assert not out.exists()
+    assert (tmp_path / "done.failed.ipynb").exists()
+
+
+def test_dead_kernel_is_reported(tmp_path):
+    code = "import os\nprint('so far')\nos.kill(os.getpid(), 9)"
+    notebook = write_notebook(tmp_path / "toy.ipynb", "A = 1", code)
+    with pytest.raises(UserError, match="its kernel died"):
+        run_notebook(notebook, tmp_path / "done.ipynb", {}, cwd=tmp_path)
+    assert (tmp_path / "done.failed.ipynb").exists()
+
+
+def experiment(folder: Path, text: str, name: str = "try.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stages: {a: {notebok: x.ipynb}}", "unknown key 'notebok'; did you mean notebook?"),
+        ("stages: {a: {notebook: x.ipynb}}", "no notebook 'x.ipynb'"),
+        ("stages: {A: {notebook: x.ipynb}}", "a stage's name is of a-z"),
+        ("stages: {a: {}}\nstage: {}", "unknown key 'stage'; did you mean stages?"),
+        ("stages: {a: {params: {N: 1, N: 2}}}", "given twice: N"),
+        ("stages: {cohort: {}, b: {needs: {A: chort}}}", "did you mean cohort?"),
+        ("stages: {a: {after: [b]}, b: {after: [a]}}", "need each other: a, b"),
+        ("stages: {hop1: {}, c: {like: hop}}", "did you mean hop1?"),
+        ("stages: {a: {params: {RUN: x}}}", "no notebook None"),
+        ("stages: [a]", "expected `name: value` pairs"),
+        ("stages: {a: ", "not valid YAML"),
+        ("extends: none.yaml\nstages: {}", "no experiment"),
+        ("extends: try.yaml\nstages: {}", "extends itself"),
+    ],
+)
+def test_bad_experiments(tmp_path, text, message):
+    with pytest.raises(UserError) as error:
+        read_experiment(experiment(tmp_path, text))
+    assert message in str(error.value)
+
+
+def test_extends_like_and_folders(tmp_path, monkeypatch):
+    notebook = write_notebook(
+        tmp_path / "n.ipynb", 'RUN = ""\nUP = ""\nMODEL = ""\nEPOCHS = 1\nSIZE = 1', "1"
+    )
+    monkeypatch.setattr("batch.experiment.NOTEBOOKS", tmp_path)
+    experiment(
+        tmp_path,
+        f"stages:\n  a: {{notebook: {notebook.name}, params: {{EPOCHS: 2, SIZE: 3}}}}\n"
+        "  b: {like: a, needs: {UP: a, MODEL: .}, params: {EPOCHS: 4}}\n",
+        "base.yaml",
+    )
+    small = experiment(tmp_path, "extends: base.yaml\nstages: {a: {params: {SIZE: 5}}}", "s.yaml")
+    stages = read_experiment(small).stages
+    assert stages["a"].params == {"RUN": "../runs/s/a", "EPOCHS": 2, "SIZE": 5}
+    assert stages["b"].params == {
+        "RUN": "../runs/s/b",
+        "UP": "../runs/s/a",
+        "MODEL": "../runs/s",
+        "EPOCHS": 4,
+        "SIZE": 5,
+    }
+    assert stages["b"].after == ("a",)
+
+
+def test_local_files_follow_imports_and_no_others(tmp_path):
+    for name, code in {
+        "__init__": "",
+        "a": "def f():\n    from pkg import b",
+        "b": "from . import c\nimport numpy",
+        "c": "",
+        "unused": "",
+    }.items():
+        (tmp_path / "pkg").mkdir(exist_ok=True)
+        (tmp_path / "pkg" / f"{name}.py").write_text(code)
+    (tmp_path / "stray.py").touch()
+    code = "%matplotlib inline\nimport numpy, stray\nfrom pkg.a import f"
+    notebook = write_notebook(tmp_path / "n.ipynb", "A = 1", code)
+    names = [file.relative_to(tmp_path).as_posix() for file in notebook_files(tmp_path, notebook)]
+    assert names == ["pkg/__init__.py", "pkg/a.py", "pkg/b.py", "pkg/c.py"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "make predict DICOM=<folder"),
+        (["--dicom", "nowhere"], "DICOM=nowhere: no such folder or image file"),
+        (["--dicom", __file__], "give the folder of the DICOM files, or one image file (.nii"),
+        (["--dicom", ".", "--model", "runs/none"], "MODEL=runs/none: no such folder"),
+    ],
+)
+def test_predict_says_what_it_lacks(tmp_path, options, message):
+    command = [sys.executable, str(REPOSITORY / "notebooks" / "run.py"), "predict", *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_two_predictions_of_one_study_do_not_disturb_each_other(tmp_path, monkeypatch):
+    (tmp_path / "study").mkdir()
+    asked, seen = (str(tmp_path / "study"), str(tmp_path), str(tmp_path / "out")), []
+
+    def while_it_runs(*_, **__):
+        with pytest.raises(UserError, match="is being predicted by another call"):
+            run.predict_study(*asked)
+        seen.append((tmp_path / "out" / "dicom").resolve())
+
+    monkeypatch.setattr(run, "run_notebook", while_it_runs)
+    run.predict_study(*asked)
+    run.predict_study(*asked)
+    assert seen == [tmp_path / "study"] * 2, "the first still finds its study"
+    assert not (tmp_path / "out" / "dicom").exists()

@@ -1,0 +1,88 @@
+"""The page is opened in a real browser, Debian's Chromium, driven by Playwright."""
+
+import matplotlib as mpl
+import pandas as pd
+import pytest
+from browser import browser
+from matplotlib.figure import Figure
+
+from pekit.reports.page import Picture, Section, render_page, write_page
+
+mpl.use("agg")
+
+
+@pytest.fixture
+def page_arguments():
+    figure = Figure(figsize=(9, 3))
+    figure.subplots().plot([0, 1, 4, 2])
+    table = pd.DataFrame(
+        {
+            "hop": ["hop 1", "hop 2 <script>alert(1)</script>"],
+            "AUROC": [0.87654, float("nan")],
+            "studies": [120, 120],
+            **{f"measure {number}": [0.5, 0.25] for number in range(12)},
+        }
+    )
+    items = ["Probability of each slice.", Picture(figure, 'Curve of "hop 1" & hop 2'), table]
+    return {
+        "title": "Study <1a2b>",
+        "lead": "PE suspected.\nSecond line.",
+        "notes": ["Low contrast & another scanner"],
+        "sections": [Section("Slices", items)],
+    }
+
+
+def test_texts_are_escaped_and_values_rounded(page_arguments):
+    html = render_page(**page_arguments)
+    assert "<h1>Study &lt;1a2b&gt;</h1>" in html
+    assert "Low contrast &amp; another scanner" in html
+    assert "<script" not in html
+    assert "script-src" not in html
+    assert "<td>0.877</td><td>120</td>" in html
+    assert "<td>–</td><td>120</td>" in html
+
+
+def test_nothing_else_than_texts_pictures_and_tables():
+    with pytest.raises(TypeError, match="not int"):
+        render_page("title", sections=[Section("numbers", [3])])
+
+
+def test_a_page_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
+    path = write_page(tmp_path / "page.html", "old")
+
+    def no_space(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("pekit.common.files.os.replace", no_space)
+    with pytest.raises(OSError, match="no space"):
+        write_page(path, "new")
+    assert "old" in path.read_text()
+    assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_opens_in_chromium_with_no_request_to_any_host(tmp_path, page_arguments, width):
+    path = write_page(tmp_path / "page.html", **page_arguments)
+    with browser(width) as (tab, asked):
+        complaints: list[str] = []
+        tab.on("console", lambda message: complaints.append(message.text))
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.goto(path.as_uri(), wait_until="networkidle")
+        picture = tab.locator("figure img")
+        assert picture.evaluate("image => image.complete && image.naturalWidth") > 500
+        assert tab.locator(".note").inner_text() == "Low contrast & another scanner"
+        assert tab.locator("tbody tr").count() == 2
+        # No sideways scrolling of the page, on a phone either.
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        tab.screenshot(path=tmp_path / "page.png", full_page=True)
+    assert complaints == []
+    assert [address for address in asked if not address.startswith(("file:", "data:"))] == []
+
+
+def test_a_request_would_be_seen(tmp_path):
+    """The control of the test above: a page that does ask a host is caught."""
+    path = tmp_path / "page.html"
+    path.write_text('<img src="http://127.0.0.1:9/picture.png">')
+    with browser(800) as (tab, asked):
+        tab.goto(path.as_uri(), wait_until="networkidle")
+    assert "http://127.0.0.1:9/picture.png" in asked

@@ -1,0 +1,368 @@
+import getpass
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from pekit.common.errors import UserError
+from pekit.common.files import hash_path
+from pekit.tracking.csv_log import CsvLog, to_json, without_paths
+from pekit.tracking.provenance import git_state
+from pekit.tracking.run import Run
+
+
+@pytest.fixture
+def no_account(tmp_path, monkeypatch):
+    """A machine on which no W&B account is configured and no mode is asked for."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    for name in [name for name in os.environ if name.startswith("WANDB_")] + ["NETRC"]:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def disabled(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def inspect(folder: Path) -> tuple[str, list[dict]]:
+    """What an offline run holds for W&B: as text, and its records."""
+    (log,) = folder.glob("wandb/offline-run-*/*.wandb")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return shown, [json.loads(line) for line in shown.splitlines()]
+
+
+def test_offline_run_holds_the_record_and_nothing_of_the_machine(tmp_path, no_account):
+    folder = tmp_path / "runs" / "demo" / "hop1"
+    settings = {"epochs": 3, "encoder": "lite0", "data": {"root": "/data/SMITH_JOHN", "size": 96}}
+    figure = Figure()
+    figure.subplots().plot([0, 1])
+    with Run(folder, settings, seed=7, inputs={"split": "abc"}) as run:
+        print("text-of-the-console")
+        run.log({"loss": 0.5}, step=10)
+        run.log({"loss": np.float32(0.25), "auroc": 0.75}, step=20)
+        run.figure("curves", figure)
+        run.table("studies", pd.DataFrame({"study": ["1a2b"], "p": [0.5]}))
+        assert read(folder / "manifest.json")["status"] == "running"
+        assert not (folder / "metrics.json").exists()
+        run.finish({"auroc": np.float64(0.9), "f1": float("nan")})
+
+    assert read(folder / "params.json") == settings
+    assert read(folder / "metrics.json") == {"auroc": 0.9, "f1": None}
+    assert (folder / "log.csv").read_text() == "step,loss,auroc\n10,0.5,\n20,0.25,0.75\n"
+    assert (folder / "figures" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "tables" / "studies.csv").read_text() == "study,p\n1a2b,0.5\n"
+    manifest = read(folder / "manifest.json")
+    assert manifest["status"] == "finished"
+    assert manifest["wandb"]["mode"] == "offline"
+    assert (manifest["seed"], manifest["inputs"]) == (7, {"split": "abc"})
+    assert manifest["packages"]["pandas"] == pd.__version__
+    assert manifest["device"]["processors"] >= 1
+
+    shown, records = inspect(folder)
+    start = next(record["run"] for record in records if record["type"] == "run")
+    config = {key: value for key, value in start["config"]["update"].items() if key != "_wandb"}
+    assert config == {"epochs": 3, "encoder": "lite0", "data": {"size": 96}}
+    assert (start["display_name"], start["run_group"]) == ("demo/hop1", "demo")
+    history = [record["history"]["item"] for record in records if record["type"] == "history"]
+    assert [(item["step"], item["loss"]) for item in history if "loss" in item] == [
+        (10, 0.5),
+        (20, 0.25),
+    ]
+    assert any("figures/curves.path" in item for item in history)
+    assert any("tables/studies.path" in item for item in history)
+    summary = [record["summary"]["update"] for record in records if record["type"] == "summary"]
+    assert any(update.get("auroc") == 0.9 for update in summary)
+    assert {record["type"] for record in records} <= {
+        *("header", "run", "telemetry", "metric", "summary", "history", "files", "artifact", "exit")
+    }
+    private = ["SMITH", str(tmp_path), str(Path.cwd()), str(Path.home()), "text-of-the-console"]
+    assert [text for text in private if text in shown] == []
+    names = [socket.gethostname(), getpass.getuser()]
+    assert [name for name in names if f'"{name}"' in shown] == []
+    uploaded = [file.name for file in folder.glob("wandb/offline-*/files/**/*") if file.is_file()]
+    assert sorted(Path(name).suffix for name in uploaded) == [".html", ".png"]
+
+
+def artifacts_of(folder: Path) -> dict[str, dict]:
+    """The artifacts of an offline run, by name; the run's group is checked on the way."""
+    shown, records = inspect(folder)
+    start = next(record["run"] for record in records if record["type"] == "run")
+    assert start["run_group"] == "demo"
+    assert str(folder.resolve()) not in shown
+    return {r["artifact"]["name"]: r["artifact"] for r in records if r["type"] == "artifact"}
+
+
+def test_a_run_elsewhere_on_the_machine_tells_no_path(tmp_path, no_account, monkeypatch, capsys):
+    folder, elsewhere = tmp_path / "SMITH" / "demo" / "hop1", tmp_path / "a" / "b" / "notebooks"
+    elsewhere.mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
+    with Run(folder, {}) as run:
+        run.table("studies", pd.DataFrame({"p": [0.5]}))
+        run.finish({})
+    shown, records = inspect(folder)
+    assert "SMITH" not in shown
+    assert "artifact" not in {record["type"] for record in records}
+    assert "demo-hop1-tables is no artifact" in capsys.readouterr().out
+    assert read(folder / "manifest.json")["artifacts"] == {"made": [], "used": []}
+
+
+def test_lineage_of_a_model(tmp_path, no_account, monkeypatch):
+    """One run makes a model, another uses it; each is synced from where the notebooks run."""
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    monkeypatch.setenv("PEKIT_ARTIFACT_MB", "0.001")
+    runs = Path("../runs/demo")
+    model = runs / "hop1" / "model"
+    model.mkdir(parents=True)
+    (model / "model.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(bytes(2000))  # over the limit
+    split = runs / "prepare" / "split.csv"
+    split.parent.mkdir()
+    split.write_text("StudyInstanceUID,part\n")
+
+    with Run(runs / "prepare", {}) as run:
+        run.artifact(split)
+        run.finish({})
+    with Run(runs / "hop1", {}, inputs={"split": split, "studies": "abc"}) as run:
+        run.artifact(model)
+        run.table("studies", pd.DataFrame({"p": [0.5]}))
+        run.finish({})
+    with Run(runs / "predict", {}, inputs={"model": model / "model.safetensors"}) as run:
+        run.finish({})
+    made, used = artifacts_of(runs / "hop1"), artifacts_of(runs / "predict")
+
+    assert {name: artifact["type"] for name, artifact in made.items()} == {
+        "demo-prepare-split": "split",
+        "demo-hop1-model": "model",
+        "demo-hop1-tables": "tables",
+    }
+    assert made["demo-prepare-split"]["use_after_commit"]
+    assert "use_after_commit" not in made["demo-hop1-model"]
+    assert used["demo-hop1-model"]["use_after_commit"]
+    assert used["demo-hop1-model"]["digest"] == made["demo-hop1-model"]["digest"]
+    recorded = {run: read(runs / run / "manifest.json")["artifacts"] for run in ("hop1", "predict")}
+    assert recorded["predict"]["used"][0] in recorded["hop1"]["made"]
+
+    # What is uploaded later is what was there: a stage that runs again changes nothing.
+    (model / "model.json").unlink()
+    files = {f["path"]: Path(f["local_path"]) for f in files_of(made["demo-hop1-model"])}
+    digest = hash_path(model / "model.safetensors").removeprefix("sha256:")
+    assert {name: path.read_text() for name, path in files.items()} == {
+        "model.json": "{}",
+        "model.safetensors.sha256": f"{digest}  model.safetensors\n",
+    }
+    assert all(path.parts[0] == ".." for path in files.values()), "from here, with no folder named"
+    home = [file for file in Path.home().rglob("*") if file.is_file() and file.suffix != ".log"]
+    assert home == [], "W&B keeps no copy of a file there"
+
+
+def files_of(artifact: dict) -> list[dict]:
+    return artifact["manifest"]["contents"]
+
+
+def test_artifacts_that_cannot_be(tmp_path, monkeypatch, disabled):
+    with (
+        pytest.raises(UserError, match=r"split\.csv does not exist"),
+        Run(tmp_path, {}) as run,
+    ):
+        run.artifact(tmp_path / "split.csv")
+    monkeypatch.setenv("PEKIT_ARTIFACT_MB", "many")
+    with pytest.raises(UserError, match="PEKIT_ARTIFACT_MB=many: it must be a number of MB"):
+        Run(tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("variables", "mode"),
+    [
+        ({}, "offline"),
+        ({"WANDB_API_KEY": "0" * 40}, "online"),
+        ({"WANDB_API_KEY": "0" * 40, "WANDB_MODE": "offline"}, "offline"),
+        ({"WANDB_MODE": "disabled"}, None),
+        ({"NETRC": "netrc", "WANDB_BASE_URL": "https://wandb.example.org"}, "online"),
+        ({"NETRC": "netrc", "WANDB_BASE_URL": "https://other.example.org"}, "offline"),
+    ],
+)
+def test_mode(tmp_path, no_account, monkeypatch, variables, mode):
+    """Which mode W&B is asked for; the asking itself is answered by a stand-in."""
+    import wandb
+
+    wandb.teardown()
+    monkeypatch.chdir(tmp_path)
+    Path("netrc").write_text(f"machine wandb.example.org login user password {'0' * 40}\n")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    asked = []
+
+    class Stopped(Exception):
+        pass
+
+    def init(mode: str, **_: object) -> None:
+        asked.append(mode)
+        raise Stopped
+
+    monkeypatch.setattr(wandb, "init", init)
+    if mode is None:
+        Run(tmp_path / "run", {}).finish({})
+        assert asked == []
+    else:
+        with pytest.raises(Stopped):
+            Run(tmp_path / "run", {})
+        assert asked == [mode]
+    wandb.teardown()
+
+
+def test_unknown_mode(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "ofline")
+    with pytest.raises(UserError, match="WANDB_MODE=ofline: it must be one of online, offline"):
+        Run(tmp_path / "run", {})
+    assert not (tmp_path / "run").exists()
+
+
+def test_account_that_cannot_be_reached_ends_offline(tmp_path, no_account, monkeypatch, capsys):
+    import wandb
+
+    monkeypatch.setenv("WANDB_MODE", "online")
+    real = wandb.init
+
+    def init(mode: str, **options: object) -> object:
+        if mode == "online":
+            raise wandb.errors.CommError("connection refused\nmore")
+        return real(mode=mode, **options)
+
+    monkeypatch.setattr(wandb, "init", init)
+    Run(tmp_path / "run", {}).finish({})
+    assert "W&B: connection refused\nThis run is logged offline" in capsys.readouterr().out
+    assert read(tmp_path / "run" / "manifest.json")["wandb"]["mode"] == "offline"
+    assert list(tmp_path.glob("run/wandb/offline-run-*"))
+
+
+def test_error_in_the_block_is_recorded(tmp_path, disabled):
+    Run(tmp_path, {}).finish({"auroc": 1.0})
+    with pytest.raises(KeyError), Run(tmp_path, {}):
+        raise KeyError("no such slice")
+    assert read(tmp_path / "manifest.json")["status"] == "failed"
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_forgotten_finish_is_an_error(tmp_path, disabled):
+    with pytest.raises(RuntimeError, match="without finish"), Run(tmp_path, {}):
+        pass
+    assert read(tmp_path / "manifest.json")["status"] == "failed"
+
+
+def test_finish_ends_the_run(tmp_path, disabled):
+    run = Run(tmp_path, {})
+    run.finish({})
+    with pytest.raises(RuntimeError, match="has ended already"):
+        run.finish({})
+
+
+def test_process_that_ends_early_is_recorded(tmp_path, disabled):
+    code = (
+        "import sys; from pathlib import Path; from pekit.tracking.run import Run\n"
+        f"run = Run(Path({str(tmp_path)!r}), {{}}); run.log({{'loss': 1}}, 1); sys.exit(3)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 3
+    assert read(tmp_path / "manifest.json")["status"] == "failed"
+    assert (tmp_path / "log.csv").read_text() == "step,loss\n1,1\n"
+
+
+def test_inputs_are_hashed(tmp_path, disabled):
+    file = tmp_path / "split.parquet"
+    file.write_bytes(b"abc")
+    Run(tmp_path / "run", {}, inputs={"split": file}).finish({})
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert read(tmp_path / "run" / "manifest.json")["inputs"] == {"split": f"sha256:{digest}"}
+    with pytest.raises(UserError, match=r"none\.parquet does not exist"):
+        Run(tmp_path / "run", {}, inputs={"split": tmp_path / "none.parquet"})
+
+
+def test_hash_of_a_folder_follows_names_and_sizes(tmp_path):
+    (tmp_path / "a").write_text("1")
+    first = hash_path(tmp_path)
+    (tmp_path / "a").write_text("2")
+    assert hash_path(tmp_path) == first
+    (tmp_path / "a").write_text("22")
+    assert hash_path(tmp_path) != first
+    assert first.startswith("listing:")
+
+
+def test_git_state(tmp_path):
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    unknown = {"commit": None, "dirty": None}
+    assert git_state(tmp_path) == unknown
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "a.py").write_text("1")
+    git("init", "-q")
+    (tmp_path / "other").write_text("1")
+    git("add", "other")
+    git("commit", "-qm", "first")
+    assert git_state(package) == unknown  # not this repository's
+    git("add", ".")
+    git("commit", "-qm", "second")
+    assert git_state(package) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
+    (tmp_path / "other").write_text("2")
+    assert git_state(package)["dirty"] is True
+
+
+def test_csv_starts_anew_or_goes_on_from_the_checkpoint(tmp_path):
+    path = tmp_path / "log.csv"
+    log = CsvLog(path)
+    for step in (10, 20, 30):
+        log.write({"step": step, "loss": step / 10})
+    log.close()
+
+    # The checkpoint was of step 15: steps 20 and 30 come again, now with one more column.
+    log = CsvLog(path, resume=True)
+    log.write({"step": 20, "loss": 5, "auroc": 1})
+    log.write({"step": 20, "auroc": 0})
+    log.close()
+    assert path.read_text() == "step,loss,auroc\n10,1.0,\n20,5,1\n20,,0\n"
+
+    CsvLog(path).close()
+    assert path.read_text() == ""
+
+
+def test_row_is_on_disk_at_once(tmp_path):
+    log = CsvLog(tmp_path / "log.csv")
+    log.write({"step": 1, "loss": 2})
+    assert (tmp_path / "log.csv").read_text() == "step,loss\n1,2\n"
+    log.close()
+
+
+def test_names_of_figures_and_tables(tmp_path, disabled):
+    run = Run(tmp_path, {})
+    with pytest.raises(ValueError, match="letters, digits"):
+        run.table("../../table", pd.DataFrame())
+    run.finish({})
+
+
+def test_to_json():
+    value = {"a": np.arange(2), 1: (Path("x"), np.bool_(True)), "nan": [float("inf")], "none": None}
+    assert to_json(value) == {"a": [0, 1], "1": ["x", True], "nan": [None], "none": None}
+    with pytest.raises(TypeError, match="has no place"):
+        to_json({"a": object()})
+
+
+def test_without_paths():
+    value = {"a": ["x", "/y", {"b": "../z", "c": 1}], "d": "~/e", "f": "C:\\g", "h": 0.5}
+    assert without_paths(value) == {"a": ["x", {"c": 1}], "h": 0.5}

@@ -1,0 +1,284 @@
+import copy
+import re
+
+import pytest
+import torch
+from toy import toy_store
+
+from pekit.checkpoint import load_hops
+from pekit.common.errors import UserError
+from pekit.common.files import read_json, write_json
+from pekit.dataset.schema import SLICE_LABEL
+from pekit.hop import HopNet
+from pekit.inference.predict import predict_studies
+from pekit.model.encoder import Encoder
+from pekit.model.landmark_net import LandmarkNet
+from pekit.training.fit import fit
+from pekit.training.settings import TrainSettings
+
+SETTINGS = TrainSettings(
+    image_size=32,
+    batch_size=16,
+    epochs=3,
+    samples_per_epoch=64,
+    positive_fraction=0.4,
+    optimizer="adamw",
+    lr=4e-3,
+    warmup_steps=4,
+    workers=0,
+    device="cpu",
+)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    return toy_store(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="module")
+def start():
+    torch.manual_seed(0)
+    return HopNet([Encoder("tf_efficientnet_lite0", init="package")])
+
+
+@pytest.fixture(scope="module")
+def small():
+    """For what does not hang on what is learnt."""
+    torch.manual_seed(0)
+    return HopNet([Encoder("test_efficientnet")])
+
+
+@pytest.fixture(scope="module")
+def trained(toy, start, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    net = copy.deepcopy(start)
+    rows = []
+    history = fit(net, *toy, SETTINGS, folder, lambda row, epoch: rows.append(row))
+    return net, history, rows, folder
+
+
+class Killed(Exception):
+    """Stands for a kill in the second epoch."""
+
+
+def train_until_killed(start, toy, folder):
+    def kill(row, epoch):
+        if epoch == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(copy.deepcopy(start), *toy, SETTINGS, folder, kill)
+
+
+def same(one, two):
+    return all(map(torch.equal, one.state_dict().values(), two.state_dict().values()))
+
+
+def test_training_lowers_the_loss_and_saves_the_model(trained, toy):
+    net, history, rows, folder = trained
+    assert history["train_loss"].iloc[-1] < 0.8 * history["train_loss"].iloc[0]
+    assert history["lr"].iloc[-1] == 0
+    assert history.to_dict("records") == rows
+    loaded, card = load_hops(folder / "model")
+    assert same(loaded, net)
+    assert card.image_size == 32
+    (at,) = card.prevalence
+    assert (at.training, at.natural) == (0.4, history["natural_prevalence"].iloc[-1])
+    assert not list(folder.glob("*.ckpt"))
+
+
+def test_a_killed_run_ends_with_the_same_weights(trained, toy, start, tmp_path):
+    train_until_killed(start, toy, tmp_path)
+    assert len(list(tmp_path.glob("resume-*.ckpt"))) == 1
+    net, rows = copy.deepcopy(start), []
+    history = fit(net, *toy, SETTINGS, tmp_path, lambda row, epoch: rows.append(row))
+    assert same(net, trained[0])
+    assert history["epoch"].tolist() == [1, 2, 3] == [r["epoch"] for r in rows]
+    assert history["train_loss"].tolist() == trained[1]["train_loss"].tolist()
+
+
+def test_other_settings_do_not_resume(toy, small, tmp_path):
+    train_until_killed(small, toy, tmp_path)
+    other = SETTINGS.model_copy(update={"lr": 5e-4, "epochs": 1})
+    history = fit(copy.deepcopy(small), *toy, other, tmp_path, lambda row, epoch: None)
+    assert history["epoch"].tolist() == [1]
+
+
+def test_second_hop_trains_on_a_frozen_first(trained, toy, tmp_path):
+    one = trained[0]
+    two = one.add_hop()
+    settings = SETTINGS.model_copy(update={"epochs": 1})
+    settings = settings.model_copy(update={"positive_fraction": 0.3})
+    fit(two, *toy, settings, tmp_path, lambda row, epoch: None)
+    assert same(two.encoders[0], one.encoders[0])
+    assert [at.training for at in load_hops(tmp_path)[1].prevalence] == [0.4, 0.3]
+    changed = two.encoders[1].net.conv_stem.weight[:, :9] - one.encoders[0].net.conv_stem.weight
+    assert changed.abs().max() > 0
+    predictions = predict_studies(two, toy[0], toy[1]["StudyInstanceUID"], 32)
+    assert {"hop1", "hop2", SLICE_LABEL} <= set(predictions)
+
+
+def test_landmarks_are_learnt(toy, tmp_path):
+    torch.manual_seed(0)
+    net = LandmarkNet(Encoder("tf_efficientnet_lite0", init="package"))
+    settings = SETTINGS.model_copy(update={"z_scale": 10.0, "lr": 2e-3, "epochs": 1})
+    history = fit(net, *toy, settings, tmp_path, lambda row, epoch: None)
+    # After the epoch against its mean: one epoch, because these heads are large.
+    assert history["validation_loss"].iloc[0] < 0.6 * history["train_loss"].iloc[0]
+    assert "prevalence" not in history
+
+
+def test_no_gpu_where_one_is_asked(toy, small, tmp_path):
+    with pytest.raises(UserError, match="device = gpu and devices = 1, but torch sees 0 GPUs"):
+        fit(small, *toy, SETTINGS.model_copy(update={"device": "gpu"}), tmp_path, print)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_batch_named(toy, small, tmp_path):
+    net, before = copy.deepcopy(small), {}
+
+    def break_third(module, inputs):
+        if module.training:
+            break_third.calls += 1
+            if break_third.calls == 3:
+                before.update(copy.deepcopy(net.state_dict()))
+                inputs[0][4] = 30_000
+                return inputs[0].float() * float("inf"), inputs[1]
+        return None
+
+    break_third.calls = 0
+    hook = net.register_forward_pre_hook(break_third)
+    with pytest.raises(UserError, match=r"loss is nan in epoch 1, batch 3; no weight") as caught:
+        fit(net, *toy, SETTINGS, tmp_path, lambda row, epoch: None)
+    hook.remove()
+    named = re.findall(r"([0-9a-f]{12}) z (\d+)", str(caught.value))
+    assert len(named) == SETTINGS.batch_size
+    assert {study for study, _ in named} <= set(toy[1]["StudyInstanceUID"][:4])
+    free = [name for name, _ in net.named_parameters()]
+    assert all(torch.equal(before[name], net.state_dict()[name]) for name in free)
+
+
+def test_a_line_an_epoch_says_speed_memory_and_time_left(trained):
+    history = trained[1]
+    assert history.columns.tolist() == [
+        "epoch", "train_loss", "validation_loss", "lr", "stacks_per_s", "peak_gib", "left_s",
+        "prevalence", "natural_prevalence",
+    ]  # fmt: skip
+    assert (history["stacks_per_s"] > 0).all()
+    assert history["peak_gib"].between(0.05, 100).all()
+    assert history["left_s"].is_monotonic_decreasing
+    assert history["left_s"].iloc[-1] == 0
+    assert (history["prevalence"] == 0.4).all()
+    assert (history["natural_prevalence"] == 6 / 40).all()
+
+
+def worse_in_validation(net, from_call):
+    """From the so-manieth validation batch on the network seems sure that there is no PE."""
+    calls = iter(range(10_000))
+
+    def hook(module, inputs, output):
+        if module.training:
+            return output
+        sure = 9.0 if next(calls) >= from_call else 0.0
+        return output * 0 + torch.tensor([sure, -sure])
+
+    net.register_forward_hook(hook)
+
+
+def test_the_best_epoch_is_kept_beside_or_counts(toy, small, tmp_path):
+    nets = {}
+    for keep in ("last", "best"):
+        settings = SETTINGS.model_copy(update={"keep": keep, "epochs": 2})
+        nets[keep] = copy.deepcopy(small)
+        worse_in_validation(nets[keep], from_call=2)  # two batches an epoch
+        history = fit(nets[keep], *toy, settings, tmp_path / keep, lambda r, e: None)
+        # ln 2, then 18 for each of the three positives in twenty.
+        assert history["validation_loss"].tolist() == pytest.approx([0.693147, 2.7], rel=1e-3)
+    best, _ = load_hops(tmp_path / "last" / "best")
+    assert not same(best, nets["last"])
+    assert same(best, nets["best"])
+    assert same(load_hops(tmp_path / "best" / "model")[0], nets["best"])
+    assert read_json(tmp_path / "last" / "best" / "epoch.json")["epoch"] == 1
+
+
+def test_the_best_epoch_of_another_training_does_not_count(toy, small, tmp_path):
+    settings = SETTINGS.model_copy(update={"keep": "best", "epochs": 2})
+
+    def kill(row, epoch):
+        raise Killed
+
+    with pytest.raises(Killed):
+        fit(copy.deepcopy(small), *toy, settings, tmp_path, kill)
+    path = tmp_path / "best" / "epoch.json"
+    write_json(path, {"run": "resume-of-another", "epoch": 1})
+
+    net = copy.deepcopy(small)
+    worse_in_validation(net, from_call=0)
+    with pytest.raises(UserError, match=r"best is of another training: delete resume-\w+.ckpt"):
+        fit(net, *toy, settings, tmp_path, lambda row, epoch: None)
+
+
+def test_accumulated_batches_are_one_large_batch(toy, tmp_path):
+    weights = {}
+    for batch, accumulate in ((12, 1), (4, 3), (3, 4)):
+        torch.manual_seed(0)
+        net = HopNet([Encoder("test_vit")])
+        settings = SETTINGS.model_copy(
+            update={
+                "image_size": 160,
+                "batch_size": batch,
+                "accumulate": accumulate,
+                "samples_per_epoch": 24,
+                "epochs": 1,
+                "optimizer": "sgd",
+                "lr": 0.05,
+            }
+        )
+        fit(net, *toy, settings, tmp_path / str(batch), lambda row, epoch: None)
+        weights[batch] = torch.cat([p.flatten() for p in net.parameters()])
+    torch.manual_seed(0)
+    start = torch.cat([p.flatten() for p in HopNet([Encoder("test_vit")]).parameters()])
+    moved = (weights[12] - start).abs().max()
+    assert moved > 1e-3
+    assert (weights[4] - weights[12]).abs().max() < 1e-3 * moved
+    assert (weights[3] - weights[12]).abs().max() < 1e-3 * moved
+
+
+def test_bf16(toy, small, tmp_path):
+    losses = {}
+    for precision in ("bf16-mixed", "32-true"):
+        net = copy.deepcopy(small)
+        settings = SETTINGS.model_copy(update={"precision": precision, "epochs": 1})
+        history = fit(net, *toy, settings, tmp_path, lambda row, epoch: None)
+        losses[precision] = history["train_loss"].iloc[0]
+        assert {p.dtype for p in net.parameters()} == {torch.float32}
+    assert 1e-7 < abs(losses["bf16-mixed"] - losses["32-true"]) < 0.05, "it rounds, and little"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory"),
+        MemoryError(),
+    ],
+)
+def test_too_little_memory_names_what_takes_less(toy, small, tmp_path, error):
+    net = copy.deepcopy(small)
+
+    def fail(module, inputs):
+        raise error
+
+    net.register_forward_pre_hook(fail)
+    with pytest.raises(UserError, match="batch_size = 8 with accumulate = 2 takes steps of the"):
+        fit(net, *toy, SETTINGS, tmp_path, lambda row, epoch: None)
+
+
+def test_other_errors_stay_as_they_are(toy, small, tmp_path):
+    net = copy.deepcopy(small)
+
+    def fail(module, inputs):
+        raise RuntimeError("shapes differ")
+
+    net.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        fit(net, *toy, SETTINGS, tmp_path, lambda row, epoch: None)

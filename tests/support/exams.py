@@ -1,0 +1,51 @@
+"""The toy store with exam labels, and the features of a small network on it."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import pandas as pd
+import torch
+from toy import toy_store
+
+from pekit.common.files import write_table
+from pekit.dataset.store import Store
+from pekit.hop import HopNet
+from pekit.inference.features import FeatureCache
+from pekit.model.encoder import Encoder
+from submissions.metric import SUBMISSION_LABELS
+
+SIZE = 32
+
+
+def exam_store(root: Path, n: int = 12) -> tuple[Store, pd.DataFrame]:
+    """The toy store; every second study has PE, central in every fourth, none is chronic.
+
+    One study more was excluded.
+    """
+    store, split = toy_store(root, n)
+    studies = store.studies
+    pe = [i % 2 for i in range(n)]
+    for name in SUBMISSION_LABELS:
+        studies[name] = 0
+    studies["negative_exam_for_pe"] = [1 - p for p in pe]
+    studies["rightsided_pe"] = studies["rv_lv_ratio_lt_1"] = pe
+    studies["central_pe"] = [int(i % 4 == 1) for i in range(n)]
+    studies["sha256"] = [f"volume {i}" for i in range(n)]
+    excluded = pd.DataFrame({"StudyInstanceUID": ["eeeeeeeeeeee"], "verdict": ["excluded"]})
+    studies = pd.concat([studies, excluded], ignore_index=True)  # with neither box nor labels
+    write_table(store.root / "studies.parquet", studies)
+    return store, split
+
+
+@lru_cache
+def small_net() -> HopNet:
+    """Two hops of a network that fits the tests: one for all, not to be changed."""
+    torch.manual_seed(0)
+    return HopNet([Encoder("tf_efficientnet_lite0", init="package")]).add_hop().eval()
+
+
+def filled_cache(root: Path, store: Store) -> FeatureCache:
+    """Features of all studies of the store."""
+    cache = FeatureCache(root, small_net(), store, SIZE)
+    cache.fill(cache.volumes)
+    return cache

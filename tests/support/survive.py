@@ -1,0 +1,145 @@
+"""What test_survive.py asks of processes: trainings that are killed, by one and two processes.
+
+    python tests/survive.py <folder>
+
+One script, because starting torch and Lightning costs more than the trainings. It forks, which a
+process that has trained before (pytest's) could not.
+"""
+
+import multiprocessing as mp
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch.multiprocessing import ProcessExitedException
+from toy import toy_store
+
+from pekit.common.errors import UserError
+from pekit.common.files import write_json
+from pekit.dataset.store import Store
+from pekit.hop import HopNet
+from pekit.model.encoder import Encoder
+from pekit.training.cost import plan_training
+from pekit.training.settings import ClusterSettings, TrainSettings
+
+SETTINGS = TrainSettings(
+    image_size=32,
+    batch_size=4,
+    accumulate=2,
+    epochs=3,
+    samples_per_epoch=24,
+    positive_fraction=0.4,
+    optimizer="adamw",
+    lr=2e-3,
+    warmup_steps=4,
+    workers=0,
+    device="cpu",
+    save_every_s=0,
+)
+IN_TWO = SETTINGS.model_copy(
+    update={
+        "cluster": ClusterSettings(devices=2, strategy="ddp_notebook"),
+        "epochs": 1,
+        "batch_size": 2,
+    }
+)
+
+
+def fit(*arguments) -> pd.DataFrame:
+    """`fit`, imported late: Lightning takes seconds, and the plan's process needs none."""
+    from pekit.training.fit import fit
+
+    return fit(*arguments)
+
+
+def network() -> HopNet:
+    """A small network whose dropout draws from torch's generator."""
+    torch.manual_seed(0)
+    net = HopNet([Encoder("test_efficientnet")])
+    net.encoders[0].net.drop_rate = 0.5
+    return net
+
+
+def before_batch(net: HopNet, action) -> None:
+    """Call `action(n)` before the n-th training batch, from 1 on."""
+    batches = iter(range(1, 10_000))
+
+    def hook(module, inputs):
+        if module.training:
+            action(next(batches))
+
+    net.register_forward_pre_hook(hook)
+
+
+def train_until_killed(store: Store, split: pd.DataFrame, folder: Path) -> None:
+    """Ends by SIGKILL in the second epoch."""
+    net = network()
+    before_batch(net, lambda n: os.kill(os.getpid(), signal.SIGKILL) if n == 10 else None)
+    fit(net, store, split, SETTINGS, folder, lambda row, epoch: None)
+
+
+def train_in_two(store: Store, split: pd.DataFrame, folder: Path, kill_at: int = 0) -> None:
+    """Two processes that note which slices they see, and are killed at a batch if asked."""
+    net = network()
+
+    def note(module, inputs):
+        if module.training:
+            with (folder / f"seen-{os.getpid()}.txt").open("a") as file:
+                file.writelines(f"{float(c)!r}\n" for c in inputs[1])
+
+    folder.mkdir(exist_ok=True)
+    net.register_forward_pre_hook(note)
+    before_batch(net, lambda n: os.kill(os.getpid(), signal.SIGKILL) if n == kill_at else None)
+    rows = []
+    history = fit(net, store, split, IN_TWO, folder, lambda row, epoch: rows.append(row))
+    assert history.to_dict("records") == rows, "rows are logged where the log is"
+    torch.save(net.state_dict(), folder / "net.pt")
+    history.to_csv(folder / "history.csv")
+    assert net.prevalence[0].training == 0.4, "noted in the other processes"
+
+
+def kill_two(store: Store, split: pd.DataFrame, folder: Path) -> str:
+    """Both of them killed, before the fifth of six batches; by which signal."""
+    try:
+        train_in_two(store, split, folder, kill_at=5)
+    except ProcessExitedException as error:
+        return str(error.signal_name)
+    return "not killed"
+
+
+def error_in_two(store: Store, split: pd.DataFrame, folder: Path) -> str:
+    """What is said where both processes fail."""
+    settings = IN_TWO.model_copy(update={"batch_size": 20})
+    try:
+        fit(network(), store, split, settings, folder, lambda row, epoch: None)
+    except UserError as error:
+        return str(error)
+    return "no error"
+
+
+def main(root: Path) -> None:
+    toy = toy_store(root / "toy")
+    killed = mp.get_context("fork").Process(target=train_until_killed, args=(*toy, root / "killed"))
+    killed.start()
+    killed.join()
+    # As in the notebooks: first a plan, which trains a little, then processes are forked.
+    plan = plan_training(network(), *toy, IN_TWO, probe_steps=1)
+    train_in_two(*toy, root / "two")
+    two_killed = kill_two(*toy, root / "two_killed")
+    for file in (root / "two_killed").glob("seen-*.txt"):
+        file.unlink()
+    train_in_two(*toy, root / "two_killed")
+    done = {
+        "exitcode": killed.exitcode,
+        "two_killed": two_killed,
+        "error": error_in_two(*toy, root / "error"),
+        "planned": [plan.samples_per_epoch, plan.steps],
+    }
+    write_json(root / "done.json", done)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
