@@ -1,6 +1,6 @@
 """Is every study what it says?
 
-rules.py        the rules of a verdict
+rules.py        the rules of a status
 continuity.py   slices unlike both neighbours
 studies.py      a whole data set, in tables
 """

@@ -1,9 +1,9 @@
-"""The rules of the data set doctor: a verdict and its reasons for each study.
+"""The rules of the audit: a status and its reasons for each study.
 
     audit_headers(task)    from headers and CSV, no pixels read
     audit_study(task)      from pixels too, with the volume
 
-Nothing is dropped without a reason. Verdicts: `ok` (used as it is; reasons may still say what is
+Nothing is dropped without a reason. Status: `ok` (used as it is; reasons may still say what is
 remarkable), `repaired` (used after a change) and `excluded` (not used).
 """
 
@@ -32,54 +32,54 @@ NO_PE = ("negative_exam_for_pe", "indeterminate")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Audit:
     """What is to be done with a study (`ok`, `repaired` or `excluded`), and why."""
 
-    verdict: str
+    status: str
     reasons: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, grave=(), repairs=(), remarks=()) -> "Verdict":
+    def of(cls, grave=(), repairs=(), remarks=()) -> "Audit":
         """Excluded for grave reasons, repaired where something was changed, else ok."""
-        verdict = "excluded" if grave else "repaired" if repairs else "ok"
-        return cls(verdict, (*grave, *repairs, *remarks))
+        status = "excluded" if grave else "repaired" if repairs else "ok"
+        return cls(status, (*grave, *repairs, *remarks))
 
 
-def audit_headers(task: StudyTask) -> tuple[Verdict, Series | None]:
+def audit_headers(task: StudyTask) -> tuple[Audit, Series | None]:
     """Judge a study of a data set by its headers and its rows of the CSV; no pixels are read.
 
     Returns:
-        The verdict, and the headers; None for these where they form no series. Reasons name files
+        The status, and the headers; None for these where they form no series. Reasons name files
         by UID only, so they may go into shared tables.
     """
     if problems := _before_reading(task):
-        return Verdict.of(problems), None
+        return Audit.of(problems), None
     try:
         series = open_series(task.folder)
     except StudyError as error:
         return unreadable(error), None
     grave, remarks = _listed(series, task.rows), _remarks(series, task.rows)
-    return Verdict.of(grave, series.repairs, remarks), series
+    return Audit.of(grave, series.repairs, remarks), series
 
 
-def audit_study(task: StudyTask) -> tuple[Verdict, Volume | None]:
+def audit_study(task: StudyTask) -> tuple[Audit, Volume | None]:
     """Read a study of a data set and judge it by headers, pixels and its rows of the CSV.
 
     Returns:
-        The verdict, and the volume; None for the volume when it cannot be read. Reasons as for
+        The status, and the volume; None for the volume when it cannot be read. Reasons as for
         `audit_headers`.
     """
     if problems := _before_reading(task):
-        return Verdict.of(problems), None
+        return Audit.of(problems), None
     try:
         volume = read_series(task.folder)
     except StudyError as error:
         return unreadable(error), None
     grave = [*_listed(volume, task.rows), *pixel_problems(volume.hu)]
-    return Verdict.of(grave, volume.repairs, _remarks(volume, task.rows)), volume
+    return Audit.of(grave, volume.repairs, _remarks(volume, task.rows)), volume
 
 
-def audit_alone(path: Path, series: str | None = None) -> tuple[Verdict, Volume]:
+def audit_alone(path: Path, series: str | None = None) -> tuple[Audit, Volume]:
     """Read and judge one study that belongs to no data set.
 
     Args:
@@ -92,14 +92,14 @@ def audit_alone(path: Path, series: str | None = None) -> tuple[Verdict, Volume]
     path = Path(path)
     volume = read_image_volume(path) if is_image(path) else read_series(path, series)
     grave = [*_gaps(volume), *pixel_problems(volume.hu)]
-    return Verdict.of(grave, volume.repairs, volume.notes), volume
+    return Audit.of(grave, volume.repairs, volume.notes), volume
 
 
-def unreadable(error: StudyError) -> Verdict:
-    """The verdict on a study that could not be read."""
+def unreadable(error: StudyError) -> Audit:
+    """The audit of a study that could not be read."""
     is_file = error.where is not None and error.where.is_file()
     name = f" ({public_uid(error.where.stem)})" if is_file else ""
-    return Verdict.of([f"unreadable: {error.reason}{name}"])
+    return Audit.of([f"unreadable: {error.reason}{name}"])
 
 
 def _before_reading(task: StudyTask) -> list[str]:

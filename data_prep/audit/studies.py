@@ -27,7 +27,7 @@ from pekit.dataset.schema import SLICE_LABEL
 Depth = Literal["headers", "pixels"]
 EXCLUSION_COLUMNS = (STUDY, "reasons")
 COLUMNS = (
-    STUDY, "source", "verdict", "reasons", "depth", "slices", "listed", "positive", "missing",
+    STUDY, "source", "status", "reasons", "depth", "slices", "listed", "positive", "missing",
     "rows", "columns", "spacing_z", "spacing_y", "spacing_x", "syntax",
 )  # fmt: skip
 
@@ -53,7 +53,7 @@ def examine(
         progress: `progress(iterable, total=, desc=)`, e.g. tqdm.
 
     Returns:
-        A row a study with COLUMNS: verdict, reasons, slices found, listed in the CSV, positive by
+        A row a study with COLUMNS: status, reasons, slices found, listed in the CSV, positive by
         the CSV and missing between others, matrix, spacing in mm, transfer syntaxes.
 
     Raises:
@@ -73,22 +73,22 @@ def examine(
     table = table.reindex(columns=list(COLUMNS)).sort_values(["source", STUDY], ignore_index=True)
     write_table(out / "audit.parquet", table)
     write_csv(out / "audit.csv", table)
-    excluded = table.loc[table["verdict"] == "excluded", list(EXCLUSION_COLUMNS)]
+    excluded = table.loc[table["status"] == "excluded", list(EXCLUSION_COLUMNS)]
     write_csv(out / "exclusions.csv", excluded)
-    counts = table["verdict"].value_counts().to_dict()
-    write_json(out / "audit.json", {"depth": depth, "rules": rules(), "verdicts": counts})
+    counts = table["status"].value_counts().to_dict()
+    write_json(out / "audit.json", {"depth": depth, "rules": rules(), "statuses": counts})
     return table
 
 
 def examine_study(task: StudyTask, depth: Depth) -> dict:
     """The record of one study: its row of the table, and whether its files could be read."""
-    verdict, read = audit_headers(task) if depth == "headers" else audit_study(task)
+    audit, read = audit_headers(task) if depth == "headers" else audit_study(task)
     labelled = SLICE_LABEL in task.rows
     row = {
         STUDY: task.study,
         "source": task.source,
-        "verdict": verdict.verdict,
-        "reasons": "; ".join(verdict.reasons),
+        "status": audit.status,
+        "reasons": "; ".join(audit.reasons),
         "depth": depth,
         "listed": len(task.rows),
         "positive": int((task.rows[SLICE_LABEL] == 1).sum()) if labelled else None,
@@ -138,13 +138,13 @@ def reason_counts(table: pd.DataFrame) -> pd.DataFrame:
         table: as `examine` returns it.
 
     Returns:
-        reason, verdict, studies, and one of them as an example; the most frequent first.
+        reason, status, studies, and one of them as an example; the most frequent first.
     """
     reasons = table.assign(reason=table["reasons"].str.split("; ")).explode("reason")
     reasons = reasons[reasons["reason"] != ""]
     # `unreadable: ... (<file>)`: the file's UID is the study's own.
     kind = reasons["reason"].str.replace(r" \([0-9a-f]{12}\)$", "", regex=True)
     reasons["reason"] = kind.str.replace(r"\b\d+(\.\d+)?\b", "n", regex=True)
-    counts = reasons.groupby(["reason", "verdict"], sort=False)[STUDY].agg(["nunique", "first"])
+    counts = reasons.groupby(["reason", "status"], sort=False)[STUDY].agg(["nunique", "first"])
     counts = counts.rename(columns={"nunique": "studies", "first": "example"}).reset_index()
     return counts.sort_values("studies", ascending=False, kind="stable", ignore_index=True)

@@ -117,14 +117,14 @@ def run_studies(
 
 def failed(task: StudyTask, reason: str) -> dict:
     """The record of a study that could not be worked on."""
-    row = {STUDY: task.study, "source": task.source, "verdict": "excluded", "reasons": reason}
+    row = {STUDY: task.study, "source": task.source, "status": "excluded", "reasons": reason}
     return {"study": row, "read": False}
 
 
 def _record(work: Callable[[StudyTask], dict], records: Records, task: StudyTask) -> None:
     try:
         record = work(task)
-    except (OSError, SetupError):  # of writing: those of reading have become a verdict
+    except (OSError, SetupError):  # of writing: those of reading have become a status
         raise
     except UserError as error:
         record = failed(task, re.sub(r"\S*[/\\](?=\S)", "", str(error)))

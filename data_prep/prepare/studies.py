@@ -117,7 +117,7 @@ def verify(root: Path, progress: Callable[..., Iterable] | None = None) -> pd.Da
     """
     store, found = Store(root), []
     studies = store.studies
-    kept = studies[studies["verdict"] != "excluded"][[STUDY, "sha256"]]
+    kept = studies[studies["status"] != "excluded"][[STUDY, "sha256"]]
     rows = list(kept.itertuples(index=False, name=None))
     for uid, expected in progress(rows, total=len(rows), desc="checksums") if progress else rows:
         try:
@@ -170,8 +170,8 @@ def _write_tables(store: Store, records: list[dict]) -> None:
     table = pd.DataFrame([record["study"] for record in records])
     table = table.reindex(columns=list(dict.fromkeys((*table.columns, *BOX_COLUMNS, "sha256"))))
     write_table(store.root / "studies.parquet", table)
-    verdicts = table[[STUDY, "source", "verdict", "reasons"]]
-    write_csv(store.root / "verdicts.csv", verdicts)
+    statuses = table[[STUDY, "source", "status", "reasons"]]
+    write_csv(store.root / "statuses.csv", statuses)
 
 
 def _table(records: list[dict], key: str, columns: tuple[str, ...]) -> pd.DataFrame:

@@ -111,7 +111,7 @@ def prepare_study(task: StudyTask, root: Path, settings: PrepareSettings) -> dic
         Its record: `study`, `slices` and `landmarks` are its rows of the store's tables, and
         `read` says whether its files could be read.
     """
-    verdict, volume = audit_study(task)
+    audit, volume = audit_study(task)
     row = {STUDY: task.study, "source": task.source}
     if SLICE_LABEL in task.rows and len(task.rows):
         row |= task.rows[list(EXAM_LABELS)].iloc[0].to_dict()
@@ -120,20 +120,20 @@ def prepare_study(task: StudyTask, root: Path, settings: PrepareSettings) -> dic
         row |= {SERIES: public_uid(volume.series_uid), "n_slices": len(volume.hu)}
         row |= dict(zip(("spacing_z", "spacing_y", "spacing_x"), volume.spacing_mm, strict=True))
         record["slices"] = _slice_rows(task, volume)
-    if volume is not None and verdict.verdict != "excluded":
+    if volume is not None and audit.status != "excluded":
         try:
             made = prepare_volume(volume, settings, task.study)
         except SegmentationError as error:
-            verdict = replace(verdict, verdict="excluded", reasons=(str(error), *verdict.reasons))
+            audit = replace(audit, status="excluded", reasons=(str(error), *audit.reasons))
         else:
             if made.problem:
-                verdict = replace(verdict, reasons=(f"uncropped: {made.problem}", *verdict.reasons))
+                audit = replace(audit, reasons=(f"uncropped: {made.problem}", *audit.reasons))
             row |= _write_volume(task, root, made)
             row |= dict(zip(BOX_COLUMNS, made.box_zyx.ravel().tolist(), strict=True))
             row["volume_ratio"] = volume_ratio(made.box_zyx, volume.hu.shape)
             row["heart_hu"] = made.heart_hu
             record["landmarks"] = _landmark_rows(task, volume, made)
-    row |= {"verdict": verdict.verdict, "reasons": "; ".join(verdict.reasons)}
+    row |= {"status": audit.status, "reasons": "; ".join(audit.reasons)}
     # Plain numbers: numpy's have no JSON form.
     record["study"] = json.loads(pd.Series(row).to_json())
     return record

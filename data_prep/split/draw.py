@@ -37,7 +37,7 @@ def make_split(
 
     Args:
         studies: StudyInstanceUID, negative_exam_for_pe, indeterminate, the three locations and
-            verdict, a row a study.
+            status, a row a study.
         validation: a number of studies (int), or a fraction below 1 (float) of all that are used.
         test: likewise; 0 for none.
         folds: parts of the train studies for cross-validation, at least 1.
@@ -118,13 +118,13 @@ def split_balance(studies: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
 
 def _used(studies: pd.DataFrame) -> pd.DataFrame:
     """The studies that are not excluded, sorted by UID."""
-    if missing := [name for name in ("StudyInstanceUID", "verdict") if name not in studies]:
+    if missing := [name for name in ("StudyInstanceUID", "status") if name not in studies]:
         raise UserError(f"the table of studies lacks the columns {', '.join(missing)}")
     twice = studies["StudyInstanceUID"].duplicated()
     if twice.any():
         uid = public_uid(str(studies["StudyInstanceUID"][twice].iloc[0]))
         raise UserError(f"study {uid} occurs twice")
-    return studies[studies["verdict"] != "excluded"].sort_values("StudyInstanceUID")
+    return studies[studies["status"] != "excluded"].sort_values("StudyInstanceUID")
 
 
 def _warn_of_shared(split: pd.DataFrame) -> None:

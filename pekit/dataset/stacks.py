@@ -33,7 +33,7 @@ def training_samples(store: Store, studies: list[str], stride: int = 1) -> pd.Da
             f"{len(unknown)} studies are not in {store.root}, the first is {unknown[0]}"
         )
     table = table.loc[studies]
-    excluded = table.index[table["verdict"] == "excluded"]
+    excluded = table.index[table["status"] == "excluded"]
     if len(excluded):
         raise UserError(f"study {excluded[0]} was excluded by the audit: it cannot be used")
     slices = store.slices
@@ -78,7 +78,7 @@ def middle_stacks(store: Store, image_size: int, n: int = 16) -> np.ndarray:
     Raises:
         UserError: the store holds no study.
     """
-    studies = store.studies.query("verdict != 'excluded'")["StudyInstanceUID"].tolist()
+    studies = store.studies.query("status != 'excluded'")["StudyInstanceUID"].tolist()
     if not studies:
         raise UserError(f"{store.root} holds no study")
     stacks = []

@@ -21,7 +21,8 @@ from pekit.common.errors import UserError
 from pekit.common.files import atomic, read_json, read_table, write_json
 from pekit.dataset.schema import BOX_COLUMNS, UIDS
 
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)  # version 1 calls the column `status` of studies `verdict`
 
 
 class Store:
@@ -37,10 +38,10 @@ class Store:
     def __init__(self, root: Path):
         self.root = Path(root)
         self.settings = read_json(self.root / "store.json")
-        if self.settings.get("version") != VERSION:
+        if self.settings.get("version") not in READABLE:
             raise UserError(
                 f"{self.root} is a store of version {self.settings.get('version')}, this kit reads "
-                f"version {VERSION}: prepare it again"
+                f"versions {', '.join(map(str, READABLE))}: prepare it again"
             )
 
     @classmethod
@@ -98,10 +99,11 @@ class Store:
 
     @property
     def studies(self) -> pd.DataFrame:
-        """A row a study."""
-        return read_table(
-            self.root / "studies.parquet", ("StudyInstanceUID", "verdict", *BOX_COLUMNS)
-        )
+        """One row per study."""
+        status = "verdict" if self.settings["version"] == 1 else "status"
+        columns = ("StudyInstanceUID", status, *BOX_COLUMNS)
+        table = read_table(self.root / "studies.parquet", columns)
+        return table.rename(columns={status: "status"})
 
     @property
     def slices(self) -> pd.DataFrame:

@@ -27,7 +27,7 @@ from pekit.evaluation.evaluate import EvaluationSettings
 from pekit.evaluation.metrics import SUMMARY, summary
 from pekit.evaluation.paired import delong, mcnemar
 from pekit.evaluation.predictions import probs_by_study, study_truth
-from pekit.evaluation.protocols import PROTOCOLS, judge, plan
+from pekit.evaluation.protocols import PROTOCOLS, assign, judge
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def ablation(predictions: pd.DataFrame, settings: AblationSettings) -> dict[str,
         summary: the arms as text, for people. arms: level, table, row, protocol, metric, value,
         low, high, sd (between seeds), seeds, note. steps: level, table, row, against (the row
         before), metric, difference, low, high and p_by_seed (DeLong for AUROC, McNemar of the
-        verdicts for F1), by the honest protocol.
+        verdicts for F1), by the held-out protocol.
 
     Raises:
         UserError: a row names a run or hop that is not there, arms of one level were judged on
@@ -132,7 +132,7 @@ def ablation(predictions: pd.DataFrame, settings: AblationSettings) -> dict[str,
                     arms += [key | metric for metric in _arm_rows(arm)]
             for before, row in pairwise(rows):
                 key = {"level": level, "table": table, "row": row, "against": before}
-                pair = (judged[rows[name]]["honest"] for name in (before, row))
+                pair = (judged[rows[name]]["held-out"] for name in (before, row))
                 steps += [key | metric for metric in _step_rows(*pair)]
     arms = pd.DataFrame(arms)
     key = ["table", "level", "protocol", "row"]
@@ -210,7 +210,7 @@ def _judge(
         studies = pd.DataFrame({"part": part, "truth": truth})
         for protocol, judged in tables.items():
             parts = settings.choose_on, settings.report_on
-            assignments = plan(protocol, studies, *parts, settings.seed)
+            assignments = assign(protocol, studies, *parts, settings.seed)
             found = judge(probs, truth, assignments, settings.criterion, settings.at)
             judged[int(seed)] = found.studies
     arms = {protocol: _arm(judged) for protocol, judged in tables.items()}

@@ -1,4 +1,4 @@
-"""Error atlas: every study that a vote gets wrong, with what one needs to see why (figure 9).
+"""Error analysis: every study that a vote gets wrong, with what one needs to see why (figure 9).
 
 errors = study_errors(predictions, store.studies, "hop2", votes["hop2"])
 slices = top_slices(predictions, errors.iloc[0])

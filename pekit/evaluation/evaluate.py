@@ -28,14 +28,14 @@ from pekit.dataset.schema import EXAM_LABELS, SLICE_LABEL
 from pekit.evaluation import tables
 from pekit.evaluation.metrics import summary
 from pekit.evaluation.predictions import LONG, STUDY, check_long, probs_by_study, study_truth
-from pekit.evaluation.protocols import PROTOCOLS, Assignment, Judged, judge, plan
+from pekit.evaluation.protocols import PROTOCOLS, Assignment, Judged, assign, judge
 from pekit.voting import Vote, best_vote, named_criterion
 
 
 class EvaluationSettings(Settings):
     """How predictions are judged.
 
-    `choose_on`, `report_on`: parts of the split; where they are the same, the honest protocol
+    `choose_on`, `report_on`: parts of the split; where they are the same, the held-out protocol
     halves it. `criterion`, `at`: what the vote is chosen for (`pekit.voting`). `n_boot` resamples
     of the studies make an interval; `seed` is that of the resamples and of the halves.
     """
@@ -60,8 +60,8 @@ class Evaluation:
     """What an evaluation found.
 
     Args:
-        tables: by name, everything that is shown; protocol is "paper" or "honest", or "both" where
-            nothing is chosen and both are the same.
+        tables: by name, everything that is shown; protocol is "paper", "held-out", or "both" where nothing is
+            chosen and both are the same.
         votes: each model's vote as chosen on all studies of `choose_on`: for thresholds.json.
     """
 
@@ -96,7 +96,7 @@ def evaluate(
     truth = study_truth(first)
     cohort = pd.DataFrame({"part": first.groupby(STUDY)["part"].first(), "truth": truth})
     plans = {
-        protocol: plan(protocol, cohort, settings.choose_on, settings.report_on, settings.seed)
+        protocol: assign(protocol, cohort, settings.choose_on, settings.report_on, settings.seed)
         for protocol in PROTOCOLS
     }
     probs = {name: probs_by_study(slices[name], "prob") for name in models}

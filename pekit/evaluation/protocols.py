@@ -1,10 +1,10 @@
-"""Two protocols for thresholds: the paper's, on the very studies reported, and an honest one.
+"""Two protocols for thresholds: the paper's, on the very studies reported, and a held-out one.
 
 `paper`: chosen on the studies that are reported, as in the paper (section V-A: "final performance
 are all reported on the validation set", on which equation 2 is maximised). Too good by the
-optimism, which is what `honest` takes off it.
+optimism, which is what `held-out` takes off it.
 
-`honest`: chosen on other studies than those reported. Where the part to choose on is another part
+`held-out`: chosen on other studies than those reported. Where the part to choose on is another part
 of the split, that is all; where it is the reported part itself, its studies fall into two halves,
 and each is judged by the thresholds of the other, both directions together.
 
@@ -22,7 +22,7 @@ import pandas as pd
 from pekit.common.errors import UserError
 from pekit.voting import Vote, best_vote, study_scores
 
-PROTOCOLS = ("paper", "honest")
+PROTOCOLS = ("paper", "held-out")
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,13 @@ def halves(truth: pd.Series, seed: int = 0) -> pd.Series:
     return pd.Series(dealt, name="half").reindex(truth.index)
 
 
-def plan(
+def assign(
     protocol: str, studies: pd.DataFrame, choose_on: str, report_on: str, seed: int = 0
 ) -> tuple[Assignment, ...]:
     """Which studies are chosen on and which are judged.
 
     Args:
-        protocol: "paper" or "honest".
+        protocol: "paper" or "held-out".
         studies: by StudyInstanceUID: part (of the split) and truth (bool).
         choose_on, report_on: parts.
         seed: of the halves, where `choose_on` is `report_on`.

@@ -63,11 +63,11 @@ def study_level(judged: ByStudy, n_boot: int, seed: int) -> pd.DataFrame:
 
 
 def optimism(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Of each metric the paper's value, the honest one, and how much the former is too good."""
+    """Of each metric the paper's value, the held-out one, and how much the former is too good."""
     wide = metrics.pivot(index=["model", "metric"], columns="protocol", values="value")
     order = metrics[["model", "metric"]].drop_duplicates()
-    wide = wide.loc[list(order.itertuples(index=False, name=None)), ["paper", "honest"]]
-    wide["optimism"] = wide["paper"] - wide["honest"]
+    wide = wide.loc[list(order.itertuples(index=False, name=None)), ["paper", "held-out"]]
+    wide["optimism"] = wide["paper"] - wide["held-out"]
     wide["note"] = wide["optimism"].isna().map({True: "undefined by a protocol", False: ""})
     return wide.rename_axis(columns=None).reset_index()
 

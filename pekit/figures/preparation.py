@@ -26,29 +26,29 @@ from pekit.figures.base import (
 from pekit.figures.overlays import mark_sides
 from pekit.figures.slices import PE_WINDOW
 
-VERDICT_COLOURS = {"ok": BLUE, "repaired": ORANGE, "excluded": RED}
+STATUS_COLOURS = {"ok": BLUE, "repaired": ORANGE, "excluded": RED}
 
 
 def audit_overview(table: pd.DataFrame) -> Figure:
-    """Covered height against slice distance, and the number of slices, coloured by verdict.
+    """Covered height against slice distance, and the number of slices, coloured by status.
 
     Args:
-        table: the doctor's: verdict, slices, missing, spacing_z (mm); studies that could not be
+        table: the doctor's: status, slices, missing, spacing_z (mm); studies that could not be
             read have none of the last three and are counted in the legend only.
 
     Raises:
-        UserError: a column missing, no rows, an unknown verdict, or no study that could be read.
+        UserError: a column missing, no rows, an unknown status, or no study that could be read.
     """
-    check_columns(table, ("verdict", "slices", "missing", "spacing_z"))
-    if unknown := set(table["verdict"]) - set(VERDICT_COLOURS):
-        raise UserError(f"unknown verdict {sorted(unknown)[0]!r}")
+    check_columns(table, ("status", "slices", "missing", "spacing_z"))
+    if unknown := set(table["status"]) - set(STATUS_COLOURS):
+        raise UserError(f"unknown status {sorted(unknown)[0]!r}")
     if table["slices"].isna().all():
         raise UserError("no study could be read: see the reasons in the table")
     figure = KitFigure(figsize=(10, 3.6), layout="constrained", patient=False)
     where, counts = figure.subplots(1, 2, width_ratios=(3, 2))
     bins = np.histogram_bin_edges(table["slices"].dropna().astype(float), bins=20)
-    parts = {name: rows for name, rows in table.groupby("verdict") if len(rows)}
-    for name, colour in VERDICT_COLOURS.items():
+    parts = {name: rows for name, rows in table.groupby("status") if len(rows)}
+    for name, colour in STATUS_COLOURS.items():
         if name not in parts:
             continue
         rows = parts[name]
@@ -58,8 +58,8 @@ def audit_overview(table: pd.DataFrame) -> Figure:
         if len(read) < len(rows):
             label += f" ({len(rows) - len(read)} not readable)"
         where.scatter(read["spacing_z"].astype(float), height, s=14, color=colour, label=label)
-    stacked = [parts[n]["slices"].dropna().astype(float) for n in VERDICT_COLOURS if n in parts]
-    colours = [colour for name, colour in VERDICT_COLOURS.items() if name in parts]
+    stacked = [parts[n]["slices"].dropna().astype(float) for n in STATUS_COLOURS if n in parts]
+    colours = [colour for name, colour in STATUS_COLOURS.items() if name in parts]
     counts.hist(stacked, bins=bins, stacked=True, color=colours, edgecolor="white", lw=0.4)
     counts.yaxis.set_major_locator(MaxNLocator(integer=True))
     where.set(xlabel="slice distance (mm)", ylabel="covered height (mm)")

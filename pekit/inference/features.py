@@ -109,7 +109,7 @@ class FeatureCache:
         studies = store.studies
         if "sha256" not in studies:
             raise UserError(f"{store.root} has no column sha256 in its studies: prepare it again")
-        kept = studies[studies["verdict"] != "excluded"]
+        kept = studies[studies["status"] != "excluded"]
         self.volumes = dict(zip(kept["StudyInstanceUID"], kept["sha256"], strict=True))
         self.key = _key(net, image_size)
         self.folder = Path(folder) / self.key

@@ -20,7 +20,7 @@ from pekit.dataset.store import Store
 from pekit.dataset.windows import SLICES
 from pekit.hop import HopNet
 from pekit.inference.openvino import OpenVinoPredictor, has_openvino
-from pekit.model.prevalence import Prevalence, check_prior, correct_hops
+from pekit.model.prevalence import Prevalence, check_prevalence, correct_hops
 
 Backend = Literal["auto", "torch", "openvino", "openvino-bf16"]
 # Converting takes 20 to 30 s of a CPU; at 96 pixels it saves 6 ms a slice, at 576 some 600.
@@ -60,7 +60,7 @@ def predictor(
     image_size: int,
     backend: Backend = "auto",
     exported: Path | None = None,
-    prior: str | float = "training",
+    prevalence: str | float = "training",
 ) -> Predictor:
     """The fastest way to predict with `net` on this machine, at PyTorch's numbers (to 1e-3).
 
@@ -71,15 +71,15 @@ def predictor(
     still where the processor has bfloat16, and is never chosen by itself: it moved probabilities by
     up to 0.05, so thresholds are to be chosen with it too.
 
-    `prior` says at which prevalence of PE among slices the probabilities hold: `training` is what
+    `prevalence` says at which share of PE among slices the probabilities hold: `training` is what
     the network says; `natural`, that of the training part, matters where it was trained on more
     positives than there are; a number is any other. The order of slices stays (`prevalence`).
 
     Raises:
         UserError: an unknown backend, `openvino` is asked and not installed, an export of other
-            weights, or a prior that is none, or that the network does not know.
+            weights, or a prevalence that is none, or that the network does not know.
     """
-    prior = check_prior(prior, net.prevalence)
+    target = check_prevalence(prevalence, net.prevalence)
     if backend not in get_args(Backend):
         raise UserError(f"backend '{backend}' is unknown: choose {', '.join(get_args(Backend))}")
     if backend == "auto":
@@ -91,18 +91,18 @@ def predictor(
         plain = OpenVinoPredictor(net, image_size, precision, exported)
     else:
         plain = TorchPredictor(to_best_device(net))
-    return plain if prior == "training" else _AtPrior(plain, net.prevalence, prior)
+    return plain if target == "training" else _AtPrevalence(plain, net.prevalence, target)
 
 
-class _AtPrior:
+class _AtPrevalence:
     """A predictor at another prevalence than the network's."""
 
-    def __init__(self, plain: Predictor, prevalence: list[Prevalence], prior: str | float):
-        self.plain, self.prevalence, self.prior = plain, prevalence, prior
+    def __init__(self, plain: Predictor, known: list[Prevalence], target: str | float):
+        self.plain, self.known, self.target = plain, known, target
         self.backend, self.hops, self.depth = plain.backend, plain.hops, plain.depth
 
     def __call__(self, stack_hu: np.ndarray) -> np.ndarray:
-        return correct_hops(self.plain(stack_hu), self.prevalence, self.prior)
+        return correct_hops(self.plain(stack_hu), self.known, self.target)
 
 
 def to_best_device(net: HopNet) -> HopNet:
@@ -123,7 +123,7 @@ def predict_volume(
         stride: predict every `stride`-th slice; the ones between repeat it.
 
     Returns:
-        `(Z, K)`, one column a hop; float32, or float64 where the prior was corrected.
+        `(Z, K)`, one column a hop; float32, or float64 where the prevalence was corrected.
 
     Raises:
         UserError: a probability is not finite.
@@ -188,7 +188,7 @@ def _read_ahead(
 ) -> Iterator[tuple[str, np.ndarray]]:
     # Reading the next volume hides behind the network's work on this one.
     def read(study: str) -> np.ndarray:
-        if study not in boxes.index or boxes.loc[study, "verdict"] == "excluded":
+        if study not in boxes.index or boxes.loc[study, "status"] == "excluded":
             raise UserError(f"study {study} is not prepared in {store.root}: it has no prediction")
         return store.read_volume(study)
 

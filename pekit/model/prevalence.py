@@ -1,7 +1,7 @@
 """Probabilities of a network that was trained on more positives than there are.
 
-probability = correct_prior(probability, trained_prevalence=0.4, true_prevalence=0.02)
-probability = correct_hops(probability, net.prevalence, prior="natural")
+probability = correct_prevalence(probability, trained_prevalence=0.4, true_prevalence=0.02)
+probability = correct_hops(probability, net.prevalence, "natural")
 
 Training on drawn slices (`positive_fraction`) shifts what the network says by a constant in the
 log odds; the order of slices, and so AUROC, stays. The paper trains at natural prevalence.
@@ -28,42 +28,42 @@ class Prevalence:
     natural: float
 
 
-def check_prior(prior: str | float, prevalence: Sequence[Prevalence | None]) -> str | float:
-    """`prior` as `correct_hops` takes it; a number may come as text.
+def check_prevalence(target: str | float, known: Sequence[Prevalence | None]) -> str | float:
+    """`target` as `correct_hops` takes it; a number may come as text.
 
     Raises:
         UserError: neither natural, training nor a fraction between 0 and 1; or a hop does not say
             at which prevalence it was trained.
     """
-    if prior not in ("natural", "training"):
+    if target not in ("natural", "training"):
         try:
-            prior = float(prior)
+            target = float(target)
         except (TypeError, ValueError):
-            prior = float("nan")
-        if not 0 < prior < 1:
+            target = float("nan")
+        if not 0 < target < 1:
             raise UserError(
-                "the prior must be natural, training, or the fraction of slices with PE where the "
-                "network is used, between 0 and 1"
+                "the prevalence must be natural, training, or the fraction of slices with PE "
+                "where the network is used, between 0 and 1"
             )
-    if prior != "training" and None in prevalence:
+    if target != "training" and None in known:
         raise UserError(
-            f"hop {list(prevalence).index(None) + 1} does not say at which prevalence it was "
+            f"hop {list(known).index(None) + 1} does not say at which prevalence it was "
             "trained (an older kit saved it, or nothing has trained it): train it again, or take "
-            "its probabilities as they are, prior = training"
+            "its probabilities as they are, PREVALENCE = training"
         )
-    return prior
+    return target
 
 
 def correct_hops(
-    probability: np.ndarray, prevalence: Sequence[Prevalence | None], prior: str | float
+    probability: np.ndarray, known: Sequence[Prevalence | None], target: str | float
 ) -> np.ndarray:
     """Slice probabilities of each hop at another prevalence than it was trained at.
 
     Args:
         probability: `(B, K)`, a column a hop.
-        prevalence: that each hop was trained at.
-        prior: `training` leaves them; `natural` brings them to the prevalence of the training
-            part; a number, as `check_prior` gives it, to that one.
+        known: the prevalence that each hop was trained at.
+        target: `training` leaves them; `natural` brings them to the prevalence of the training
+            part; a number, as `check_prevalence` gives it, to that one.
 
     Returns:
         `(B, K)` float64, in which slices that differ still do.
@@ -72,19 +72,19 @@ def correct_hops(
         UserError: a probability outside [0, 1].
     """
     columns = np.asarray(probability, dtype=np.float64).T.copy()
-    if prior != "training":
-        for hop, at in enumerate(prevalence):
-            true = at.natural if prior == "natural" else prior
-            columns[hop] = correct_prior(columns[hop], at.training, true)
+    if target != "training":
+        for hop, at in enumerate(known):
+            true = at.natural if target == "natural" else target
+            columns[hop] = correct_prevalence(columns[hop], at.training, true)
     return columns.T
 
 
-def correct_prior(
+def correct_prevalence(
     probability: np.ndarray | float, trained_prevalence: float, true_prevalence: float
 ) -> np.ndarray:
     """What `probability` is where positives are as frequent as `true_prevalence`.
 
-    Bayes' rule with another prior: the odds are multiplied by the ratio of the two prior odds.
+    Bayes' rule: the odds are multiplied by the ratio of the prior odds at both prevalences.
     It supposes that positives look alike in both places, and so do negatives.
 
     Args:

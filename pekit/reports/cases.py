@@ -170,7 +170,7 @@ class Explainer:
 QUALITY = 80
 
 
-def atlas_sections(
+def error_sections(
     errors: pd.DataFrame, cases: Sequence[Case], images: bool = True, side: int | None = 256
 ) -> list[Section]:
     """A section for the table of errors, and one a group with a picture and a viewer each.
@@ -182,9 +182,9 @@ def atlas_sections(
         side: longest side of the viewers' slices, pixels; None: as they are; 0: no viewers.
     """
     if errors.empty:
-        return [Section("Error atlas", ["The vote gets no study wrong."])]
+        return [Section("Error analysis", ["The vote gets no study wrong."])]
     lead = "False positives, then false negatives, grouped; in each group the most confident first."
-    sections = [Section("Error atlas", [lead, errors.drop(columns="group")])]
+    sections = [Section("Error analysis", [lead, errors.drop(columns="group")])]
     by_study = {case.study: case for case in cases}
     for (kind, group), rows in errors.groupby(["kind", "group"], sort=False):
         items: list = []

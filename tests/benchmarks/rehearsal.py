@@ -30,7 +30,7 @@ from pekit.dataset.schema import EXAM_LABELS, LABELS, SLICE_LABEL, UIDS
 
 STUDIES, SLICES, WITH_PE, INDETERMINATE = 7279, 1_790_594, 2211, 157
 SYNTAXES = ((ImplicitVRLittleEndian, 0.70), (ExplicitVRLittleEndian, 0.22), (JPEGLossless, 0.08))
-# What is wrong, the verdict that it must get, and how many of 7,279 have it.
+# What is wrong, the status that it must get, and how many of 7,279 have it.
 DEFECTS = {
     "gap": ("ok", 80), "half": ("excluded", 20), "truncated": ("excluded", 40),
     "copy": ("repaired", 30), "two series": ("excluded", 15), "labels": ("excluded", 25),
@@ -156,18 +156,18 @@ def main() -> None:
         progress=progress,
     )  # fmt: skip
     print(f"audit: {time.perf_counter() - start:.0f} s with {options.workers} processes")
-    print(found["verdict"].value_counts().to_string())
-    verdicts = found.set_index("StudyInstanceUID")["verdict"]
+    print(found["status"].value_counts().to_string())
+    statuses = found.set_index("StudyInstanceUID")["status"]
     expected = plan.set_index("uid")["defect"].map(lambda d: DEFECTS[d][0] if d else "ok")
-    wrong = verdicts[verdicts != expected[verdicts.index]]
+    wrong = statuses[statuses != expected[statuses.index]]
     assert wrong.empty, (
-        f"unexpected verdicts:\n{found.set_index('StudyInstanceUID').loc[wrong.index]}"
+        f"unexpected statuses:\n{found.set_index('StudyInstanceUID').loc[wrong.index]}"
     )
 
     start = time.perf_counter()
     labels = pd.read_csv(options.folder / "train.csv", dtype=dict.fromkeys(UIDS, str))
     exams = labels.groupby(UIDS[0], as_index=False)[list(EXAM_LABELS)].first()
-    studies = exams.merge(found[[UIDS[0], "verdict"]])
+    studies = exams.merge(found[[UIDS[0], "status"]])
     split = make_split(studies, max(1, 836 * len(plan) // STUDIES), 0, 5, seed=0)
     print(f"split: {time.perf_counter() - start:.0f} s; {split['part'].value_counts().to_dict()}")
     for who, name in ((resource.RUSAGE_SELF, "this"), (resource.RUSAGE_CHILDREN, "largest worker")):

@@ -102,7 +102,7 @@ def test_prepare_study(benchmark, task, tmp_path):
     record = benchmark.pedantic(
         prepare_study, (task, tmp_path, PrepareSettings()), rounds=3, warmup_rounds=1
     )
-    assert record["study"]["verdict"] == "ok", record["study"]["reasons"]
+    assert record["study"]["status"] == "ok", record["study"]["reasons"]
     benchmark.extra_info["stored / raw"] = record["study"]["bytes"] / (2 * np.prod(SHAPE))
 
 

@@ -46,7 +46,7 @@ def large_store(tmp_path_factory):
     hu = rng.normal(0, 25, (250, 330, 400)) + np.linspace(-900, 300, 400)
     store.write_volume("0" * 12, hu.astype(np.int16))
     box = dict(zip(BOX_COLUMNS, (0, 250, 0, 330, 0, 400), strict=True))
-    row = {"StudyInstanceUID": "0" * 12, "verdict": "ok", **box}
+    row = {"StudyInstanceUID": "0" * 12, "status": "ok", **box}
     write_table(store.root / "studies.parquet", pd.DataFrame([row]))
     slices = pd.DataFrame({"z": range(250), SLICE_LABEL: 0, "StudyInstanceUID": "0" * 12})
     slices = slices.assign(SeriesInstanceUID="1", SOPInstanceUID=slices["z"].astype(str))

@@ -129,7 +129,7 @@ def test_one_study_is_predicted_as_in_the_batch(predictions):
     metrics = [json.loads((RUNS / hop / "metrics.json").read_text()) for hop in ("hop1", "hop2")]
     expected = [(m["prevalence"], m["natural_prevalence"]) for m in metrics]
     assert [(at.training, at.natural) for at in card.prevalence] == expected
-    assert json.loads((RUNS / "predict" / "params.json").read_text())["prior"] == "natural"
+    assert json.loads((RUNS / "predict" / "params.json").read_text())["prevalence"] == "natural"
 
 
 def test_table_is_the_vote_on_the_predictions(predictions):

@@ -109,9 +109,9 @@ def test_older_models_are_read_but_know_no_prevalence(two_hops, tmp_path, versio
     with torch.inference_mode():
         assert torch.equal(loaded(STACK), net(STACK))
     assert loaded.depth == 3
-    assert predictor(loaded, 64, "torch", prior="training").hops == 2
+    assert predictor(loaded, 64, "torch", prevalence="training").hops == 2
     with pytest.raises(UserError, match="hop 1 does not say at which prevalence"):
-        predictor(loaded, 64, "torch", prior="natural")
+        predictor(loaded, 64, "torch", prevalence="natural")
 
 
 def test_weights_of_another_shape_name_the_layer(two_hops, tmp_path):

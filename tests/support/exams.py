@@ -31,7 +31,7 @@ def exam_store(root: Path, n: int = 12) -> tuple[Store, pd.DataFrame]:
     studies["rightsided_pe"] = studies["rv_lv_ratio_lt_1"] = pe
     studies["central_pe"] = [int(i % 4 == 1) for i in range(n)]
     studies["sha256"] = [f"volume {i}" for i in range(n)]
-    excluded = pd.DataFrame({"StudyInstanceUID": ["eeeeeeeeeeee"], "verdict": ["excluded"]})
+    excluded = pd.DataFrame({"StudyInstanceUID": ["eeeeeeeeeeee"], "status": ["excluded"]})
     studies = pd.concat([studies, excluded], ignore_index=True)  # with neither box nor labels
     write_table(store.root / "studies.parquet", studies)
     return store, split

@@ -27,7 +27,7 @@ def toy_store(root: Path, n: int = 6) -> tuple[Store, pd.DataFrame]:
         store.write_volume(study, hu.astype(np.int16))
         box = (BELOW, BELOW + DEPTH, 0, SIDE, 0, SIDE)
         studies.append(
-            {"StudyInstanceUID": study, "verdict": "ok", **dict(zip(BOX_COLUMNS, box, strict=True))}
+            {"StudyInstanceUID": study, "status": "ok", **dict(zip(BOX_COLUMNS, box, strict=True))}
         )
         slices += [
             {

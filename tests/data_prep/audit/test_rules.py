@@ -1,4 +1,4 @@
-"""Verdicts on studies and contradictions between labels."""
+"""Audits on studies and contradictions between labels."""
 
 import shutil
 from dataclasses import replace
@@ -70,27 +70,27 @@ def files(task):
 
 @pytest.mark.parametrize("audit", [audit_headers, audit_study])
 def test_a_sound_study_is_ok(task, audit):
-    verdict, read = audit(task)
-    assert (verdict.verdict, verdict.reasons) == ("ok", ())
+    found, read = audit(task)
+    assert (found.status, found.reasons) == ("ok", ())
     assert read.shape == (len(task.rows), 64, 64)
 
 
 @pytest.mark.parametrize("audit", [audit_headers, audit_study])
 def test_remarks_do_not_exclude(task, audit):
     files(task)[5].unlink()
-    verdict, _ = audit(task)
+    found, _ = audit(task)
     n = len(task.rows)
     reasons = ("gap of 1 slices after z=4", f"{n - 1} slices where the CSV lists {n}")
-    assert (verdict.verdict, verdict.reasons) == ("ok", reasons)
+    assert (found.status, found.reasons) == ("ok", reasons)
 
 
 @pytest.mark.parametrize("audit", [audit_headers, audit_study])
 def test_what_was_left_out_is_a_repair(task, audit):
     file = files(task)[3]
     shutil.copy(file, file.with_name("copy.dcm"))
-    verdict, _ = audit(task)
-    assert verdict.verdict == "repaired"
-    assert verdict.reasons == ("1 files are copies of others: left out",)
+    found, _ = audit(task)
+    assert found.status == "repaired"
+    assert found.reasons == ("1 files are copies of others: left out",)
 
 
 def drop_middle(task):
@@ -131,9 +131,9 @@ def contradictory(task):
 )
 @pytest.mark.parametrize("audit", [audit_headers, audit_study])
 def test_grave_defects_exclude(task, audit, spoil, reason):
-    verdict, _ = audit(spoil(task))
-    assert verdict.verdict == "excluded"
-    assert reason in verdict.reasons[0]
+    found, _ = audit(spoil(task))
+    assert found.status == "excluded"
+    assert reason in found.reasons[0]
 
 
 def test_pixels_that_are_no_chest_exclude(task):
@@ -141,32 +141,32 @@ def test_pixels_that_are_no_chest_exclude(task):
         dataset = pydicom.dcmread(file)
         dataset.RescaleSlope, dataset.RescaleIntercept = 0.01, -1000
         dataset.save_as(file)
-    assert audit_headers(task)[0].verdict == "ok"
-    verdict, _ = audit_study(task)
-    assert verdict.verdict == "excluded"
-    assert "nothing bright" in verdict.reasons[0]
+    assert audit_headers(task)[0].status == "ok"
+    found, _ = audit_study(task)
+    assert found.status == "excluded"
+    assert "nothing bright" in found.reasons[0]
 
 
 @pytest.mark.parametrize("audit", [audit_headers, audit_study])
 def test_unreadable_study_is_excluded_without_its_file_name(task, audit):
     (task.folder / "Jane Doe.dcm").write_text("x")
-    verdict, nothing = audit(task)
+    found, nothing = audit(task)
     assert nothing is None
-    assert verdict.verdict == "excluded"
-    assert "not a DICOM file" in verdict.reasons[0]
-    assert "Jane" not in verdict.reasons[0]
+    assert found.status == "excluded"
+    assert "not a DICOM file" in found.reasons[0]
+    assert "Jane" not in found.reasons[0]
     shutil.rmtree(task.folder)
-    verdict, nothing = audit(task)
-    assert "the folder cannot be read" in verdict.reasons[0]
+    found, nothing = audit(task)
+    assert "the folder cannot be read" in found.reasons[0]
 
 
 def test_one_study_outside_a_data_set(task, tmp_path):
-    verdict, volume = audit_alone(task.folder)
-    assert (verdict.verdict, volume.shape) == ("ok", (len(task.rows), 64, 64))
+    found, volume = audit_alone(task.folder)
+    assert (found.status, volume.shape) == ("ok", (len(task.rows), 64, 64))
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
     nibabel.save(nibabel.Nifti1Image(chest().T, affine), tmp_path / "a.nii.gz")
-    verdict, volume = audit_alone(tmp_path / "a.nii.gz")
-    assert verdict.verdict == "ok"
+    found, volume = audit_alone(tmp_path / "a.nii.gz")
+    assert found.status == "ok"
     np.testing.assert_array_equal(volume.hu, chest())
     nibabel.save(nibabel.Nifti1Image(chest().T + np.int16(1024), affine), tmp_path / "b.nii.gz")
     assert "no air" in audit_alone(tmp_path / "b.nii.gz")[0].reasons[0]
@@ -186,8 +186,8 @@ def test_hu_that_cannot_be_a_chest():
 
 
 def test_a_real_study_is_read_and_ok(shared_data):
-    verdict, read = audit_alone(shared_data / "chest_dicom")
-    assert verdict.verdict == "ok"
+    found, read = audit_alone(shared_data / "chest_dicom")
+    assert found.status == "ok"
     assert read.hu.shape == (79, 64, 64)
 
 

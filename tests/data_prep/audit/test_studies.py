@@ -35,15 +35,15 @@ def test_every_study_has_a_row(cohort, tmp_path, depth):
     assert len(cut) > 0
     assert rows.loc[gaps, "reasons"].str.contains("gap of").all()
     if depth == "pixels":
-        assert (rows.loc[cut, "verdict"] == "excluded").all()
+        assert (rows.loc[cut, "status"] == "excluded").all()
     sound = rows.drop(defects["StudyInstanceUID"])
-    assert (sound["verdict"] == "ok").all()
+    assert (sound["status"] == "ok").all()
     assert (sound["slices"] == sound["listed"]).all()
     positive = truth.groupby("StudyInstanceUID")["pe_present_on_image"].sum()
     labelled = rows[rows["source"] == "train"]
     assert (labelled["positive"] == positive[labelled.index]).all()
     assert (sound["rows"] == 64).all()
-    assert read_json(tmp_path / "audit.json")["verdicts"]["ok"] >= len(sound)
+    assert read_json(tmp_path / "audit.json")["statuses"]["ok"] >= len(sound)
 
 
 def test_tables_on_disk_agree(cohort, tmp_path):
@@ -52,7 +52,7 @@ def test_tables_on_disk_agree(cohort, tmp_path):
     assert pd.read_csv(tmp_path / "audit.csv")["reasons"].fillna("").tolist() == (
         table["reasons"].tolist()
     )
-    excluded = table[table["verdict"] == "excluded"]
+    excluded = table[table["status"] == "excluded"]
     expected = dict(zip(excluded["StudyInstanceUID"], excluded["reasons"], strict=True))
     assert read_exclusions(tmp_path / "exclusions.csv") == expected
 
@@ -61,14 +61,14 @@ def test_a_second_call_reads_what_changed(cohort, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(cohort, data)
     table = examine(data, tmp_path / "audit")
-    study = table.query("verdict == 'ok' and source == 'train'")["StudyInstanceUID"].iloc[0]
+    study = table.query("status == 'ok' and source == 'train'")["StudyInstanceUID"].iloc[0]
     records = tmp_path / "audit" / "records" / "headers"
     times = {f.stem: f.stat().st_mtime_ns for f in records.iterdir()}
     labels = pd.read_csv(data / "train.csv", dtype=dict.fromkeys(UIDS, str))
     labels.loc[labels["StudyInstanceUID"] == study, "indeterminate"] ^= 1
     labels.to_csv(data / "train.csv", index=False)
     again = examine(data, tmp_path / "audit").set_index("StudyInstanceUID")
-    assert again.loc[study, "verdict"] == "excluded"
+    assert again.loc[study, "status"] == "excluded"
     assert {f.stem for f in records.iterdir() if times[f.stem] != f.stat().st_mtime_ns} == {study}
 
 
@@ -96,7 +96,7 @@ def test_reasons_are_counted_by_kind():
             ("c", "ok", "gap of 7 slices after z=1; gap of 2 slices after z=9"),
             ("d", "ok", ""),
         ],
-        columns=["StudyInstanceUID", "verdict", "reasons"],
+        columns=["StudyInstanceUID", "status", "reasons"],
     )
     counts = reason_counts(table)
     assert counts.to_numpy().tolist() == [

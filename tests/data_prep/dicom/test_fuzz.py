@@ -1,4 +1,4 @@
-"""Mutated DICOM files end in a verdict: no crash, no hang, no other exception, no silent blank.
+"""Mutated DICOM files end in a status: no crash, no hang, no other exception, no silent blank.
 
 Each seed is a slice of a five-slice series, damaged and read in a worker process whose death or
 silence is a failure of that seed. To look at one: `read_with(folder, syntax, seed)`.
@@ -42,10 +42,10 @@ def prepare_worker():
 def look(folder: Path):
     """What becomes of a folder: a refusal, or the volume's slices by UID and the doctor's words."""
     try:
-        verdict, volume = audit_alone(folder)
+        audit, volume = audit_alone(folder)
     except StudyError as error:
         return error
-    return dict(zip(volume.sop_uids, volume.hu, strict=True)), verdict
+    return dict(zip(volume.sop_uids, volume.hu, strict=True)), audit
 
 
 @pytest.fixture(scope="module")
@@ -91,20 +91,20 @@ def fault(outcome, before: dict, file: Path) -> str | None:
         return None
     if isinstance(outcome, Exception):
         return f"{type(outcome).__name__}: {outcome}"
-    slices, verdict = outcome
+    slices, audit = outcome
     damaged = f"1.2.3.{25 * int(file.stem)}"
     for uid, image in before.items():
         if uid != damaged and not np.array_equal(slices.get(uid), image):
             return "another slice is lost or changed"
     images = [image for uid, image in slices.items() if uid == damaged or uid not in before]
     if not images:
-        said = any(reason.startswith("set aside") for reason in verdict.reasons)
+        said = any(reason.startswith("set aside") for reason in audit.reasons)
         return None if said else "a slice is lost without a word"
     (image,) = images
     change = np.abs(image.astype(int) - before[damaged]).mean(1)
     # Blank rows in the air around the patient are lost on everyone, and lose nothing.
     blank = flat_rows(image) & ~flat_rows(before[damaged]) & (change > 100)
-    if blank.sum() >= len(blank) / 16 and verdict.verdict != "excluded":
+    if blank.sum() >= len(blank) / 16 and audit.status != "excluded":
         return f"{blank.sum()} blank rows, and no one notices"
     return None
 
@@ -127,12 +127,12 @@ def read_with(pool, folder: Path, seed: int, before: dict):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_mutated_files_end_in_a_verdict(series, pool):
+def test_mutated_files_end_in_a_status(series, pool):
     faults, counts = [], dict.fromkeys(("refused", "read"), 0)
     for n, syntax in enumerate(SYNTAXES):
-        before, verdict = pool.submit(look, series / syntax).result(60)
+        before, audit = pool.submit(look, series / syntax).result(60)
         assert len(before) == 5
-        assert verdict.verdict == "ok"
+        assert audit.status == "ok"
         for seed in range(n * 1000, n * 1000 + EACH):
             try:
                 wrong, outcome = read_with(pool, series / syntax, seed, before)
@@ -150,7 +150,7 @@ def test_mutated_files_end_in_a_verdict(series, pool):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEGLosslessSV1])
-def test_a_series_of_absurd_tags_ends_in_a_verdict(series, pool, tmp_path, syntax):
+def test_a_series_of_absurd_tags_ends_in_a_status(series, pool, tmp_path, syntax):
     refused = 0
     for tags in ABSURD:
         for file in sorted((series / syntax).iterdir()):

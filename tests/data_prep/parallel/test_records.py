@@ -25,7 +25,7 @@ def work(task, done=None):
     if done is not None:
         with done.open("a") as file:
             file.write(f"{task.study} ")
-    return {"study": {"StudyInstanceUID": task.study, "verdict": "ok", "reasons": ""}}
+    return {"study": {"StudyInstanceUID": task.study, "status": "ok", "reasons": ""}}
 
 
 def trouble(task):

@@ -50,7 +50,7 @@ def contents(root):
     return {str(f.relative_to(root)): f.read_bytes() for f in files if f.suffix != ".parquet"}
 
 
-def test_every_study_has_a_verdict_and_broken_ones_a_reason(store, cohort):
+def test_every_study_has_a_status_and_broken_ones_a_reason(store, cohort):
     studies = store.studies.set_index("StudyInstanceUID")
     assert len(studies) == N_TRAIN + N_TEST
     defects = pd.read_csv(cohort / "truth" / "defects.csv")
@@ -58,18 +58,18 @@ def test_every_study_has_a_verdict_and_broken_ones_a_reason(store, cohort):
     for study, defect in defects.itertuples(index=False):
         row = studies.loc[study]
         if defect == "truncated_file":
-            assert row["verdict"] == "excluded"
+            assert row["status"] == "excluded"
             assert "unreadable" in row["reasons"]
             assert not store.volume_path(study).exists()
         else:
-            assert row["verdict"] == "ok"
+            assert row["status"] == "ok"
             assert "gap of" in row["reasons"]
     whole = studies.drop(defects["StudyInstanceUID"])
-    assert (whole["verdict"] == "ok").all()
+    assert (whole["status"] == "ok").all()
 
 
 def test_crop_holds_lungs_heart_and_clots(store, cohort):
-    for row in store.studies.query("verdict == 'ok'").to_dict("records"):
+    for row in store.studies.query("status == 'ok'").to_dict("records"):
         study = row["StudyInstanceUID"]
         truth = read_truth(cohort, study)
         hu = store.read_volume(study)
@@ -99,7 +99,7 @@ def test_labels_follow_their_slices(store, cohort):
 
 
 def test_landmarks_from_mm_to_voxels(store, cohort):
-    study = store.studies.query("verdict == 'ok' and reasons == ''")["StudyInstanceUID"].iloc[0]
+    study = store.studies.query("status == 'ok' and reasons == ''")["StudyInstanceUID"].iloc[0]
     truth = read_truth(cohort, study)
     found = (
         store.landmarks.query("StudyInstanceUID == @study").set_index("name").loc[list(LANDMARKS)]
@@ -117,7 +117,7 @@ def test_same_call_does_nothing_and_a_killed_one_is_resumed(store, cohort, setti
     prepare(cohort, root, settings)
     assert times == {f: f.stat().st_mtime_ns for f in (root / "volumes").iterdir()}
     # What a kill can leave: a volume without its record, a file beside, no tables.
-    study = store.studies.query("verdict == 'ok'")["StudyInstanceUID"].iloc[0]
+    study = store.studies.query("status == 'ok'")["StudyInstanceUID"].iloc[0]
     (root / "records" / f"{study}.json").unlink()
     (root / "volumes" / f"{study}.b2nd").write_bytes(b"half")
     (root / "studies.parquet").unlink()
@@ -135,18 +135,18 @@ def test_other_settings_redo_every_study(store, cohort, settings, tmp_path):
     root = tmp_path / "store"
     shutil.copytree(store.root, root)
     box = prepare(cohort, root, settings.model_copy(update={"crop": "box"}))
-    study = box.studies.query("verdict == 'ok'")["StudyInstanceUID"].iloc[0]
+    study = box.studies.query("status == 'ok'")["StudyInstanceUID"].iloc[0]
     assert (box.read_volume(study) > OUTSIDE_HU).all()
     assert box.volume_shape(study) == store.volume_shape(study)
     whole = prepare(cohort, root, settings.model_copy(update={"crop": "none"}))
     assert whole.volume_shape(study)[1:] == (96, 96)
-    assert (whole.studies.query("verdict == 'ok'")["volume_ratio"] == 1).all()
+    assert (whole.studies.query("status == 'ok'")["volume_ratio"] == 1).all()
 
 
 def test_other_code_redoes_every_study(store, cohort, settings, tmp_path, monkeypatch):
     root = tmp_path / "store"
     shutil.copytree(store.root, root)
-    study = store.studies.query("verdict == 'ok'")["StudyInstanceUID"].iloc[0]
+    study = store.studies.query("status == 'ok'")["StudyInstanceUID"].iloc[0]
     (root / "volumes" / f"{study}.b2nd").write_bytes(b"made by other code")
     monkeypatch.setattr("data_prep.prepare.studies.module_hash", lambda module: "another version")
     prepare(cohort, root, settings)
@@ -161,10 +161,10 @@ def test_failed_masks_are_excluded_or_kept_whole(cohort, tmp_path, monkeypatch):
 
     monkeypatch.setitem(anatomy.METHODS, "threshold", (fail, ()))
     excluded = prepare(cohort, tmp_path / "a", PrepareSettings(), limit=2).studies
-    assert (excluded["verdict"] == "excluded").all()
+    assert (excluded["status"] == "excluded").all()
     assert excluded["reasons"].str.contains("no lung found|unreadable").all()
     full = prepare(cohort, tmp_path / "b", PrepareSettings(on_failure="full"), limit=2)
-    kept = full.studies.query("verdict == 'ok'")
+    kept = full.studies.query("status == 'ok'")
     assert kept["reasons"].str.contains("uncropped: no lung found").all()
     assert full.volume_shape(kept["StudyInstanceUID"].iloc[0])[1:] == (96, 96)
 
@@ -176,10 +176,10 @@ def test_listed_study_without_a_folder_and_unlisted_folder(cohort, tmp_path):
     shutil.rmtree(data / "train" / listed[0])
     os.rename(data / "train" / listed[1], data / "train" / "0123456789ab")
     studies = prepare(data, tmp_path / "store", PrepareSettings(), sources=("train",)).studies
-    verdicts = studies.set_index("StudyInstanceUID")
-    assert verdicts.loc[listed[0], "verdict"] == "excluded"
-    assert verdicts.loc["0123456789ab", "verdict"] == "excluded"
-    assert len(verdicts) == N_TRAIN + 1
+    statuses = studies.set_index("StudyInstanceUID")
+    assert statuses.loc[listed[0], "status"] == "excluded"
+    assert statuses.loc["0123456789ab", "status"] == "excluded"
+    assert len(statuses) == N_TRAIN + 1
 
 
 def test_bad_data_sets_are_named(tmp_path):
@@ -206,7 +206,7 @@ def test_a_uid_cannot_name_another_folder(cohort, tmp_path):
 def test_mended_files_are_read_again(store, cohort, settings, tmp_path):
     root, data = tmp_path / "store", tmp_path / "data"
     shutil.copytree(cohort, data)
-    study = store.studies.query("verdict == 'ok' and source == 'train'")["StudyInstanceUID"].iloc[0]
+    study = store.studies.query("status == 'ok' and source == 'train'")["StudyInstanceUID"].iloc[0]
     file = next((data / "train" / study).rglob("*.dcm"))
     whole = file.read_bytes()
     file.write_bytes(whole[:500])
@@ -214,7 +214,7 @@ def test_mended_files_are_read_again(store, cohort, settings, tmp_path):
     assert "unreadable" in broken.loc[study, "reasons"]
     file.write_bytes(whole)
     mended = prepare(data, root, settings).studies.set_index("StudyInstanceUID")
-    assert mended.loc[study, "verdict"] == "ok"
+    assert mended.loc[study, "status"] == "ok"
 
 
 def test_changed_labels_redo_their_study_alone(store, cohort, settings, tmp_path):
@@ -222,7 +222,7 @@ def test_changed_labels_redo_their_study_alone(store, cohort, settings, tmp_path
     shutil.copytree(store.root, root)
     shutil.copytree(cohort, data)
     table = pd.read_csv(data / "train.csv", dtype=dict.fromkeys(UIDS, str))
-    study = store.studies.query("verdict == 'ok' and source == 'train'")["StudyInstanceUID"].iloc[0]
+    study = store.studies.query("status == 'ok' and source == 'train'")["StudyInstanceUID"].iloc[0]
     table.loc[table["StudyInstanceUID"] == study, "qa_motion"] ^= 1
     table.to_csv(data / "train.csv", index=False)
     times = {f.name: f.stat().st_mtime_ns for f in (root / "records").iterdir()}
@@ -237,10 +237,10 @@ def test_changed_labels_redo_their_study_alone(store, cohort, settings, tmp_path
 
 
 def test_exclusions_are_kept_out_with_their_reason(store, cohort, settings, tmp_path):
-    study = store.studies.query("verdict == 'ok'")["StudyInstanceUID"].iloc[0]
+    study = store.studies.query("status == 'ok'")["StudyInstanceUID"].iloc[0]
     studies = prepare(cohort, tmp_path, settings, exclude={study: "poor contrast"}).studies
     row = studies.set_index("StudyInstanceUID").loc[study]
-    assert (row["verdict"], row["reasons"]) == ("excluded", "poor contrast")
+    assert (row["status"], row["reasons"]) == ("excluded", "poor contrast")
     assert not Store(tmp_path).volume_path(study).exists()
 
 
@@ -261,7 +261,7 @@ def test_checksums_find_a_changed_and_a_missing_volume(store, tmp_path):
     root = tmp_path / "store"
     shutil.copytree(store.root, root)
     assert verify(root).empty
-    kept = store.studies.query("verdict == 'ok'")["StudyInstanceUID"].tolist()
+    kept = store.studies.query("status == 'ok'")["StudyInstanceUID"].tolist()
     path = store.volume_path(kept[0]).name
     data = bytearray((root / "volumes" / path).read_bytes())
     data[len(data) // 2] ^= 1

@@ -33,9 +33,9 @@ def cohort(negative=60, indeterminate=6, excluded=4, sides=None) -> pd.DataFrame
     for side in ("left", "right", "central"):
         name = "central_pe" if side == "central" else f"{side}sided_pe"
         table[name] = table.stratum.str.contains(side).astype(int)
-    table["verdict"] = "ok"
-    table.loc[: excluded - 1, "verdict"] = "excluded"
-    table.loc[excluded, "verdict"] = "repaired"
+    table["status"] = "ok"
+    table.loc[: excluded - 1, "status"] = "excluded"
+    table.loc[excluded, "status"] = "repaired"
     return table
 
 
@@ -66,8 +66,8 @@ def test_sizes_and_exclusions():
     split = parts_of(cohort())
     # 96 studies, 4 of them excluded; a tenth of 92 is 9.
     assert split["part"].value_counts().to_dict() == {"train": 65, "validation": 18, "test": 9}
-    assert "excluded" not in set(split.verdict)
-    assert "repaired" in set(split.verdict)
+    assert "excluded" not in set(split.status)
+    assert "repaired" in set(split.status)
     assert set(split.part[split.stratum == "indeterminate"]) == {"train"}
 
 
@@ -123,7 +123,7 @@ def test_random_cohorts_have_each_study_once_and_even_parts():
         sides = {name: int(rng.integers(0, rng.choice([2, 5, 40]))) for name in RSNA_SIDES}
         table = cohort(int(rng.integers(10, 200)), int(rng.integers(0, 9)), 5, sides)
         table["StudyInstanceUID"] = rng.permutation(table.StudyInstanceUID)
-        used = table[table.verdict != "excluded"]
+        used = table[table.status != "excluded"]
         shared = set(rng.choice(used.StudyInstanceUID, size=3, replace=False))
         keep = bool(rng.integers(2))
         free = used[(used.indeterminate == 0) & ~(used.StudyInstanceUID.isin(shared) & keep)]
@@ -196,8 +196,8 @@ def test_impossible_splits_are_refused(changes, problem):
 
 def test_bad_tables_are_refused():
     table = cohort()
-    with pytest.raises(UserError, match="lacks the columns verdict"):
-        draw(table.drop(columns="verdict"))
+    with pytest.raises(UserError, match="lacks the columns status"):
+        draw(table.drop(columns="status"))
     with pytest.raises(UserError, match="lacks the columns central_pe"):
         draw(table.drop(columns="central_pe"))
     with pytest.raises(UserError, match="study 000000000000 occurs twice"):

@@ -31,7 +31,7 @@ def test_unknown_and_excluded_studies_are_named(toy, tmp_path):
         training_samples(toy[0], ["nobody"])
     store, split = toy_store(tmp_path, n=4)
     table = store.studies
-    table.loc[0, "verdict"] = "excluded"
+    table.loc[0, "status"] = "excluded"
     write_table(store.root / "studies.parquet", table)
     with pytest.raises(UserError, match="excluded by the audit"):
         training_samples(store, split["StudyInstanceUID"].tolist())

@@ -6,6 +6,7 @@ import blosc2
 import numpy as np
 import pandas as pd
 import pytest
+from toy import toy_store
 
 from pekit.common.errors import UserError
 from pekit.common.files import (
@@ -71,6 +72,15 @@ def test_other_settings_drop_the_tables(store):
     assert (store.root / "studies.parquet").exists()
     Store.create(store.root, {"crop": "box"})
     assert not (store.root / "studies.parquet").exists()
+
+
+def test_a_store_of_version_1_is_read(tmp_path):
+    """It calls the column `status` of its studies `verdict`."""
+    store, _ = toy_store(tmp_path)
+    write_json(store.root / "store.json", {"version": 1})
+    old = store.studies.rename(columns={"status": "verdict"})
+    write_table(store.root / "studies.parquet", old)
+    assert Store(store.root).studies["status"].tolist() == ["ok"] * 6
 
 
 def test_other_version_is_refused(store):

@@ -54,11 +54,11 @@ def test_every_table_has_models_and_both_protocols(found, case):
         models = ["hop 2", "control"] if name == "paired" else ["hop 1", "hop 2", "control"]
         assert table["model"].unique().tolist() == models, name
         if name == "optimism":
-            assert {"paper", "honest"} <= set(table)
+            assert {"paper", "held-out"} <= set(table)
         elif name == "slice_metrics":
             assert set(table["protocol"]) == {"both"}
         else:
-            assert {"paper", "honest"} <= set(table["protocol"]), name
+            assert {"paper", "held-out"} <= set(table["protocol"]), name
 
 
 @pytest.mark.parametrize("case", SETTINGS)
@@ -96,7 +96,7 @@ def test_metrics_follow_from_the_verdicts(found, case):
 def test_votes_are_those_of_their_parts(data, found):
     table = data.predictions
     for part, case, protocol in (
-        ("validation", "apart", "honest"),
+        ("validation", "apart", "held-out"),
         ("test", "apart", "paper"),
         ("test", "same", "paper"),
     ):
@@ -119,21 +119,21 @@ def test_votes_are_those_of_their_parts(data, found):
 
 
 def test_halves_are_judged_by_each_other(found):
-    shown = found["same"].tables["thresholds"].query("protocol == 'honest' and model == 'hop 1'")
+    shown = found["same"].tables["thresholds"].query("protocol == 'held-out' and model == 'hop 1'")
     assert shown["chosen_on"].tolist() == ["test, half 1", "test, half 2"]
     assert shown["reported_on"].tolist() == ["test, half 2", "test, half 1"]
     assert shown["reported_studies"].sum() == 30
 
 
-def test_optimism_is_paper_less_honest(found):
+def test_optimism_is_paper_less_held_out(found):
     for evaluation in found.values():
         metrics, optimism = (evaluation.tables[n] for n in ("study_metrics", "optimism"))
         for row in optimism.itertuples():
-            paper, honest = (
+            paper, held_out = (
                 one(metrics, protocol=p, model=row.model, metric=row.metric)["value"]
-                for p in ("paper", "honest")
+                for p in ("paper", "held-out")
             )
-            assert row.optimism == pytest.approx(paper - honest)
+            assert row.optimism == pytest.approx(paper - held_out)
         assert len(optimism) == 3 * 7
 
 
@@ -142,11 +142,11 @@ def test_models_are_tested_against_the_first(data, found):
     assert set(tables["paired"]["against"]) == {"hop 1"}
     a, b = (
         tables["verdicts"]
-        .query("protocol == 'honest' and model == @m")
+        .query("protocol == 'held-out' and model == @m")
         .set_index("StudyInstanceUID")
         for m in ("hop 1", "control")
     )
-    keys = {"protocol": "honest", "model": "control"}
+    keys = {"protocol": "held-out", "model": "control"}
     row = one(tables["paired"], **keys, measure="AUROC")
     assert row["p"] == delong(a["truth"], a["score"], b["score"]).p
     row = one(tables["paired"], **keys, measure="sensitivity")
@@ -161,7 +161,7 @@ def test_models_are_tested_against_the_first(data, found):
     a, b = (roc_auc_score(t["pe_present_on_image"], t["hop1"]) for t in test)
     assert slices["difference"] == pytest.approx(b - a)
     # Holm over two models: the smaller p doubled, the larger one at least that.
-    both = tables["paired"].query("protocol == 'honest' and measure == 'AUROC'").sort_values("p")
+    both = tables["paired"].query("protocol == 'held-out' and measure == 'AUROC'").sort_values("p")
     small = min(1, 2 * both["p"].iloc[0])
     assert both["p_holm"].tolist() == pytest.approx([small, max(small, both["p"].iloc[1])])
 
@@ -174,14 +174,14 @@ def test_temperature_comes_from_the_chosen_studies_alone(data, found):
     reported = shaken["part"] == "test"
     shaken.loc[reported, "prob"] = shaken.loc[reported, "prob"] ** 2
     after = evaluate(shaken, data.studies, settings).tables
-    keys = {"protocol": "honest", "model": "hop 1"}
+    keys = {"protocol": "held-out", "model": "hop 1"}
     t = one(tables["temperatures"], **keys)["temperature"]
     assert one(after["temperatures"], **keys)["temperature"] == t
     keys["protocol"] = "paper"
     assert one(after["temperatures"], **keys)["temperature"] != t
     test = data.predictions.query("part == 'test'")
     scaled = apply_temperature(test["hop1"].to_numpy(), t)
-    row = one(tables["calibration"], protocol="honest", model="hop 1", metric="Brier")
+    row = one(tables["calibration"], protocol="held-out", model="hop 1", metric="Brier")
     brier = brier_score_loss(test["pe_present_on_image"], scaled)
     assert row["value"] == pytest.approx(brier)
 

@@ -1,4 +1,4 @@
-"""The paper's protocol and the honest one: who is chosen on, who is judged, and the optimism."""
+"""The paper's protocol and the held-out one: who is chosen on, who is judged, and the optimism."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from pekit.common.errors import UserError
-from pekit.evaluation.protocols import PROTOCOLS, halves, judge, plan
+from pekit.evaluation.protocols import PROTOCOLS, assign, halves, judge
 from pekit.voting import best_vote, study_scores, study_verdicts
 
 
@@ -38,17 +38,17 @@ def test_halves_are_stratified_and_depend_on_uid_and_seed_alone():
 
 def test_the_papers_plan_chooses_on_what_it_reports():
     both = pd.concat([cohort(part="validation")[0], cohort(part="test")[0]])
-    (only,) = plan("paper", both, "validation", "test")
+    (only,) = assign("paper", both, "validation", "test")
     assert (only.chosen_on, only.reported_on) == ("test", "test")
     assert only.chosen == only.reported
     assert set(only.chosen) == set(both.index[both["part"] == "test"])
 
 
-def test_the_honest_plan_never_chooses_on_what_it_reports():
+def test_the_held_out_assignment_never_chooses_on_what_it_reports():
     both = pd.concat([cohort(part="validation")[0], cohort(part="test")[0]])
-    apart = plan("honest", both, "validation", "test")
+    apart = assign("held-out", both, "validation", "test")
     assert [(a.chosen_on, a.reported_on) for a in apart] == [("validation", "test")]
-    same = plan("honest", both, "test", "test", seed=3)
+    same = assign("held-out", both, "test", "test", seed=3)
     assert [(a.chosen_on, a.reported_on) for a in same] == [
         ("test, half 1", "test, half 2"),
         ("test, half 2", "test, half 1"),
@@ -64,7 +64,7 @@ def test_the_honest_plan_never_chooses_on_what_it_reports():
 def test_one_vote_is_the_vote_of_its_studies(protocol):
     (chosen, a), (reported, b) = cohort(part="validation"), cohort(part="test", seed=1)
     studies, probs = pd.concat([chosen, reported]), a | b
-    judged = judge(probs, studies["truth"], plan(protocol, studies, "validation", "test"))
+    judged = judge(probs, studies["truth"], assign(protocol, studies, "validation", "test"))
     source = (b, reported) if protocol == "paper" else (a, chosen)
     vote = best_vote(source[0], source[1]["truth"])
     assert [v for _, v in judged.votes] == [vote]
@@ -75,7 +75,7 @@ def test_one_vote_is_the_vote_of_its_studies(protocol):
 
 def test_two_halves_are_each_judged_by_the_other():
     studies, probs = cohort(60, signal=1.5)
-    judged = judge(probs, studies["truth"], plan("honest", studies, "validation", "validation"))
+    judged = judge(probs, studies["truth"], assign("held-out", studies, "validation", "validation"))
     assert len(judged.votes) == 2
     assert judged.studies.index.tolist() == sorted(studies.index)
     for assignment, vote in judged.votes:
@@ -98,12 +98,12 @@ def test_scores_at_the_ends_of_delta():
     truth = pd.Series([True, False] * 4, index=names)
     probs = {n: np.array([1.0 if truth[n] else 0.0]) for n in names}
     studies = pd.DataFrame({"part": "v", "truth": truth})
-    judged = judge(probs, truth, plan("honest", studies, "v", "v"))
+    judged = judge(probs, truth, assign("held-out", studies, "v", "v"))
     assert judged.studies["score"].isin([0.0, 1.0]).all()
     assert (judged.studies["verdict"] == truth).all()
 
 
-def test_noise_has_optimism_and_the_honest_protocol_takes_it_off():
+def test_noise_has_optimism_and_the_held_out_protocol_takes_it_off():
     """Scores without any signal: by the paper's protocol they seem to have some (Youden's index).
 
     Over 400 cohorts the means are 0.337 and 0.002, with a standard error of 0.008.
@@ -112,17 +112,17 @@ def test_noise_has_optimism_and_the_honest_protocol_takes_it_off():
     for seed in range(1000, 1060):
         studies, probs = cohort(40, seed=seed, signal=0.0)
         for protocol in PROTOCOLS:
-            assignments = plan(protocol, studies, "validation", "validation")
+            assignments = assign(protocol, studies, "validation", "validation")
             judged = judge(probs, studies["truth"], assignments, "youden").studies
             called = judged.groupby("truth")["verdict"].mean()
             found[protocol].append(called[True] - called[False])
     assert np.mean(found["paper"]) > 0.25
-    assert abs(np.mean(found["honest"])) < 0.06
+    assert abs(np.mean(found["held-out"])) < 0.06
 
 
 def test_bad_plans_are_named():
     studies, _ = cohort()
-    with pytest.raises(UserError, match="protocol 'fair' is unknown: choose paper or honest"):
-        plan("fair", studies, "validation", "validation")
+    with pytest.raises(UserError, match="protocol 'fair' is unknown: choose paper or held-out"):
+        assign("fair", studies, "validation", "validation")
     with pytest.raises(UserError, match=r"no study of part 'test'.*parts are validation"):
-        plan("paper", studies, "validation", "test")
+        assign("paper", studies, "validation", "test")

@@ -409,7 +409,7 @@ def test_real_ct_shows_lungs_dark_inside_a_bright_chest(shared_data):
 def audit_table(**changes):
     table = pd.DataFrame(
         {
-            "verdict": ["ok", "ok", "repaired", "excluded", "excluded"],
+            "status": ["ok", "ok", "repaired", "excluded", "excluded"],
             "slices": [200, 240, 180, 60, None],
             "missing": [0, 2, 0, 0, None],
             "spacing_z": [1.25, 1.0, 1.25, 5.0, None],
@@ -427,7 +427,7 @@ def test_audit_overview_shows_heights_and_counts_the_unreadable():
     assert labels == ["ok: 2", "repaired: 1", "excluded: 2 (1 not readable)"]
     assert sum(bar.get_height() for bar in counts.patches) == 4
     assert "mm" in where.get_xlabel()
-    with pytest.raises(UserError, match="unknown verdict 'odd'"):
-        audit_overview(audit_table(verdict="odd"))
+    with pytest.raises(UserError, match="unknown status 'odd'"):
+        audit_overview(audit_table(status="odd"))
     with pytest.raises(UserError, match="no study could be read"):
         audit_overview(audit_table(slices=None))

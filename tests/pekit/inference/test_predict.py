@@ -59,7 +59,7 @@ def test_probabilities_at_another_prevalence(toy, net):
     studies = split["StudyInstanceUID"].tolist()[:2]
     net.prevalence = [Prevalence(0.5, 0.1), Prevalence(0.5, 0.2)]
     try:
-        at = predict_studies(predictor(net, 32, "torch", prior="natural"), store, studies, 32)
+        at = predict_studies(predictor(net, 32, "torch", prevalence="natural"), store, studies, 32)
         plain = predict_studies(predictor(net, 32, "torch"), store, studies, 32)
     finally:
         net.prevalence = [None, None]
@@ -87,7 +87,7 @@ def test_unknown_study_and_bad_network_are_named(toy, net):
     broken.prevalence = [Prevalence(0.4, 0.1)]
     with pytest.raises(UserError, match="not finite"):
         predict_studies(
-            predictor(broken, 32, "torch", prior="natural"),
+            predictor(broken, 32, "torch", prevalence="natural"),
             toy[0],
             toy[1]["StudyInstanceUID"][:1],
             32,

@@ -2,29 +2,29 @@ import numpy as np
 import pytest
 
 from pekit.common.errors import UserError
-from pekit.model.prevalence import Prevalence, check_prior, correct_hops, correct_prior
+from pekit.model.prevalence import Prevalence, check_prevalence, correct_hops, correct_prevalence
 from pekit.voting import Vote, best_vote, study_verdicts
 
 
 def test_an_undecided_network_says_the_true_prevalence():
-    assert correct_prior(0.5, 0.5, 0.1) == pytest.approx(0.1)
-    assert correct_prior(0.4, 0.4, 0.02) == pytest.approx(0.02)
+    assert correct_prevalence(0.5, 0.5, 0.1) == pytest.approx(0.1)
+    assert correct_prevalence(0.4, 0.4, 0.02) == pytest.approx(0.02)
 
 
 def test_odds_are_multiplied_by_the_ratio_of_the_prior_odds():
     # Odds 4; times (0.02 / 0.98) / (0.4 / 0.6) = 0.0306122: 0.122449, a probability of 6 / 55.
-    assert correct_prior(0.8, 0.4, 0.02) == pytest.approx(6 / 55)
+    assert correct_prevalence(0.8, 0.4, 0.02) == pytest.approx(6 / 55)
 
 
 def test_order_ends_and_shape_stay():
     p = np.array([[0.0, 0.2], [0.9, 1.0]])
-    corrected = correct_prior(p, 0.4, 0.02)
+    corrected = correct_prevalence(p, 0.4, 0.02)
     assert corrected.shape == (2, 2)
     assert corrected[0, 0] == 0
     assert corrected[1, 1] == 1
     assert (np.diff(corrected.ravel()) > 0).all()
-    np.testing.assert_allclose(correct_prior(p, 0.3, 0.3), p)
-    np.testing.assert_allclose(correct_prior(corrected, 0.02, 0.4), p, atol=1e-12)
+    np.testing.assert_allclose(correct_prevalence(p, 0.3, 0.3), p)
+    np.testing.assert_allclose(correct_prevalence(corrected, 0.02, 0.4), p, atol=1e-12)
 
 
 def test_a_drawn_sample_is_corrected_to_the_frequency_in_the_whole():
@@ -32,21 +32,21 @@ def test_a_drawn_sample_is_corrected_to_the_frequency_in_the_whole():
     # of the negatives. A perfect network of the drawn ones, corrected, is one of the whole.
     negative, positive = np.array([900, 80, 20]), np.array([10, 30, 60])
     drawn = positive / (positive + negative / 10)
-    corrected = correct_prior(drawn, 100 / 200, 100 / 1100)
+    corrected = correct_prevalence(drawn, 100 / 200, 100 / 1100)
     np.testing.assert_allclose(corrected, positive / (positive + negative))
 
 
 @pytest.mark.parametrize("prevalence", [0.0, 1.0, float("nan")])
 def test_impossible_prevalences_are_named(prevalence):
     with pytest.raises(UserError, match="trained_prevalence"):
-        correct_prior(0.5, prevalence, 0.1)
+        correct_prevalence(0.5, prevalence, 0.1)
     with pytest.raises(UserError, match="true_prevalence"):
-        correct_prior(0.5, 0.1, prevalence)
+        correct_prevalence(0.5, 0.1, prevalence)
 
 
 def test_logits_are_refused():
     with pytest.raises(UserError, match="not logits"):
-        correct_prior(np.array([0.2, 1.3]), 0.4, 0.02)
+        correct_prevalence(np.array([0.2, 1.3]), 0.4, 0.02)
 
 
 HALF, TENTH = Prevalence(0.5, 0.1), Prevalence(0.4, 0.1)
@@ -91,16 +91,16 @@ def test_the_best_vote_separates_the_same_studies():
 
 
 def test_a_number_may_come_as_text():
-    assert check_prior("0.02", [TENTH]) == 0.02 == check_prior(0.02, [TENTH])
-    assert check_prior("training", [None]) == "training"
+    assert check_prevalence("0.02", [TENTH]) == 0.02 == check_prevalence(0.02, [TENTH])
+    assert check_prevalence("training", [None]) == "training"
 
 
 @pytest.mark.parametrize("prior", ["naturel", "0", 1.0, "nan", None])
-def test_what_is_no_prior_is_refused(prior):
+def test_what_is_no_prevalence_is_refused(prior):
     with pytest.raises(UserError, match="must be natural, training, or the fraction"):
-        check_prior(prior, [TENTH])
+        check_prevalence(prior, [TENTH])
 
 
 def test_a_hop_of_unknown_prevalence_is_named():
     with pytest.raises(UserError, match="hop 2 does not say at which prevalence"):
-        check_prior("natural", [TENTH, None])
+        check_prevalence("natural", [TENTH, None])

@@ -20,7 +20,7 @@ from pekit.evaluation.errors import (
 from pekit.explain import explain
 from pekit.hop import HopNet
 from pekit.model.encoder import Encoder
-from pekit.reports.cases import Explainer, atlas_sections
+from pekit.reports.cases import Explainer, error_sections
 from pekit.reports.page import render_page
 from pekit.voting import Vote
 
@@ -100,7 +100,7 @@ def test_no_errors_are_an_empty_table():
     none = study_errors(table(a=(NO, [0.1] * 4), b=(PE, [0.9] * 4)), _studies("ab"), "hop2", VOTE)
     assert none.empty
     assert "group" in none
-    assert "gets no study wrong" in render_page("t", sections=atlas_sections(none, []))
+    assert "gets no study wrong" in render_page("t", sections=error_sections(none, []))
 
 
 def _studies(names):
@@ -180,16 +180,16 @@ def test_the_page_with_and_without_images(explainer, toy):
     errors = study_errors(rows, store.studies, "hop2", explainer.votes["hop2"])
     assert errors["kind"].tolist() == [FALSE_POSITIVE] * 2
     cases = [explainer.case(study) for study in errors["StudyInstanceUID"]]
-    page = render_page("atlas", sections=atlas_sections(errors, cases))
+    page = render_page("atlas", sections=error_sections(errors, cases))
     assert page.count("<iframe") == page.count('<img src="data:image/png') == 2
     assert "False positive: no flag (2)" in page
     assert "script-src" in page
-    bare = render_page("atlas", sections=atlas_sections(errors, cases, images=False))
+    bare = render_page("atlas", sections=error_sections(errors, cases, images=False))
     assert "<iframe" not in bare
     assert "image/jpeg" not in bare
     assert bare.count("top slices") == 0
     assert bare.count('<img src="data:image/png') == 2  # the curves
-    without = render_page("atlas", sections=atlas_sections(errors, cases, side=0))
+    without = render_page("atlas", sections=error_sections(errors, cases, side=0))
     assert "<iframe" not in without
     assert without.count("top slices") == 2 * 2
 

@@ -119,7 +119,7 @@ def test_one_study_of_an_ablation_is_changed(bundle):
     found = failed(bundle)
     assert "not in stages/predict/" in found["stages/tables/predictions.parquet, predict 0 hop2"]
     cell = found["stages/tables/tables/arms.csv"]
-    assert re.match(r"row \d+ \(III, hop 2, (paper|honest)\), column value: ", cell)
+    assert re.match(r"row \d+ \(III, hop 2, (paper|held-out)\), column value: ", cell)
 
 
 def test_what_the_page_shows(bundle, tables_taken):
