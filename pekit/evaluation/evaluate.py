@@ -60,8 +60,8 @@ class Evaluation:
     """What an evaluation found.
 
     Args:
-        tables: by name, everything that is shown; protocol is "paper", "held-out", or "both" where nothing is
-            chosen and both are the same.
+        tables: by name, everything that is shown; protocol is "paper", "held-out", or "both" where
+            nothing is chosen and both are the same.
         votes: each model's vote as chosen on all studies of `choose_on`: for thresholds.json.
     """
 
