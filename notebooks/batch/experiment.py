@@ -153,10 +153,20 @@ def _check_keys(content: Any, allowed: tuple[str, ...] | None, where: str) -> No
 
 
 def _overlay(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """An entry over another one: what it does not say is inherited, in dictionaries key by key."""
     merged = base | over
     for key in _MAPPINGS:
-        merged[key] = (base.get(key) or {}) | (over.get(key) or {})
+        merged[key] = _merged(base.get(key) or {}, over.get(key) or {})
     return merged
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    both = {
+        key: _merged(base[key], value)
+        for key, value in over.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
+    return base | over | both
 
 
 def _after(entry: Mapping[str, Any]) -> list[str]:

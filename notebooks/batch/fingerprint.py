@@ -42,9 +42,9 @@ def fingerprint(
 def notebook_files(root: Path, notebook: Path) -> list[Path]:
     """Files of the packages in `root` on which a notebook's result depends, sorted."""
     code = "\n".join(_code_cells(notebook))
-    files = local_files(code, notebook, root, without=RECORDS)
-    if not any(file.is_relative_to(root / "pekit" / "reports") for file in files):
+    if "pekit.reports" not in code:
         return local_files(code, notebook, root, without=RECORDS + SHOWS)
+    files = local_files(code, notebook, root, without=RECORDS)
     beside = {other for file in files for other in file.parent.iterdir()}
     return sorted([*files, *(other for other in beside if other.suffix in SHIPPED)])
 

@@ -70,6 +70,21 @@ def read_split(path: Path) -> tuple[pd.DataFrame, str]:
     return split, digest
 
 
+def part_by_study(studies: pd.DataFrame, split: pd.DataFrame) -> dict[str, str]:
+    """The part of every study that can be predicted, by StudyInstanceUID.
+
+    That is train, validation or test as the split says, and `competition` for the studies of
+    test.csv, whose labels are not known. Excluded studies have none.
+
+    Args:
+        studies: the store's: StudyInstanceUID, source, status.
+        split: StudyInstanceUID, part.
+    """
+    unlabelled = studies.query("source == 'test' and status != 'excluded'")["StudyInstanceUID"]
+    labelled = split.set_index("StudyInstanceUID")["part"]
+    return dict.fromkeys(unlabelled, "competition") | labelled.to_dict()
+
+
 def _hash_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 

@@ -37,7 +37,7 @@ BATCH = ("batch", ROOT / "tests" / "notebooks" / "chain.yaml", "--snakemake=--ma
 RUNS = ROOT / "runs" / "chain"
 STAGES = {
     "cohort", "audit", "prepare", "heads", "pretrain", "hop1", "hop1_control", "hop2", "predict",
-    "predict_control", "evaluate", "figures", "predict_study", "submission", "viewer", "tables",
+    "predict_control", "evaluate", "report", "predict_study", "submission", "viewer", "tables",
 }  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def test_every_stage_leaves_its_record(chain):
 def test_it_ends_with_a_table_and_the_report(chain):
     assert re.search(r"hop 2 +\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", chain)
     assert "hop 1, trained as long" in chain
-    assert "runs/chain/figures/report.html" in chain
+    assert "runs/chain/report/report.html" in chain
 
 
 def test_the_chain_can_be_handed_over_and_verified(chain, tmp_path):
@@ -171,8 +171,8 @@ def test_submission_lists_what_the_sample_lists(chain):
 
 
 def test_attributions_are_compared_with_true_clots(chain, predictions):
-    metrics = json.loads((RUNS / "figures" / "metrics.json").read_text())
-    focus = pd.read_csv(RUNS / "figures" / "tables" / "attribution_focus.csv", dtype={"study": str})
+    metrics = json.loads((RUNS / "report" / "metrics.json").read_text())
+    focus = pd.read_csv(RUNS / "report" / "tables" / "attribution_focus.csv", dtype={"study": str})
     assert len(focus) == 2 * metrics["explained_studies"]  # of each hop
     boxes = Store(RUNS / "prepare" / "store").studies.set_index("StudyInstanceUID")
     assert focus.groupby("study")["hop"].apply(list).map(["hop1", "hop2"].__eq__).all()
@@ -186,8 +186,8 @@ def test_attributions_are_compared_with_true_clots(chain, predictions):
 
 
 def test_every_error_is_in_the_report_with_slices_to_scroll(chain, predictions):
-    metrics = json.loads((RUNS / "figures" / "metrics.json").read_text())
-    errors = pd.read_csv(RUNS / "figures" / "tables" / "errors.csv", dtype={UIDS[0]: str})
+    metrics = json.loads((RUNS / "report" / "metrics.json").read_text())
+    errors = pd.read_csv(RUNS / "report" / "tables" / "errors.csv", dtype={UIDS[0]: str})
     votes = read_thresholds(RUNS / "evaluate" / "thresholds.json").votes
     test = predictions[predictions["part"] == "test"]
     called = study_verdicts(probs_by_study(test, "hop2"), votes["hop2"])
@@ -195,7 +195,7 @@ def test_every_error_is_in_the_report_with_slices_to_scroll(chain, predictions):
     assert set(errors["StudyInstanceUID"]) == set(truth.index[truth != called])
     assert metrics["errors"] == len(errors) > 0
     with browser(1280) as (tab, asked):
-        tab.goto((RUNS / "figures" / "report.html").as_uri(), wait_until="networkidle")
+        tab.goto((RUNS / "report" / "report.html").as_uri(), wait_until="networkidle")
         assert tab.locator("iframe").count() == len(errors)
         first = tab.locator("iframe").first
         first.scroll_into_view_if_needed()
@@ -206,7 +206,7 @@ def test_every_error_is_in_the_report_with_slices_to_scroll(chain, predictions):
     assert [address for address in asked if not address.startswith(("file:", "data:"))] == []
 
 
-@pytest.mark.parametrize("page", ["figures/report.html", "predict_study/study.html"])
+@pytest.mark.parametrize("page", ["report/report.html", "predict_study/study.html"])
 def test_pages_open_with_no_request(chain, page):
     check_page(RUNS / page)
 

@@ -9,7 +9,7 @@ import pytest
 from batch.experiment import read_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
-SHOWS = {"figures", "viewer", "predict_study"}  # stages whose product is a page
+SHOWS = {"report", "viewer", "predict_study"}  # stages whose product is a page
 PREPARES = {"cohort", "audit", "prepare"}
 FOLDERS = ("pekit", "data_prep", "submissions", "notebooks")
 
@@ -97,7 +97,7 @@ def test_records_and_review_rerun_nothing(changed, path):
 
 def test_the_hops_rerun_trainings_and_what_follows(changed):
     stages = changed("pekit/hop.py", "\nMORE = 1\n")
-    assert {"hop1", "hop2", "hop1_control", "predict", "evaluate", "figures"} <= stages
+    assert {"hop1", "hop2", "hop1_control", "predict", "evaluate", "report"} <= stages
     assert not stages & PREPARES
 
 
