@@ -1,4 +1,4 @@
-# Everything starts here; `make` alone lists it. Needs Python 3.11 or later, git and make.
+# `make` lists all commands. Needs Python 3.11 or later, git and make.
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,14 +11,14 @@ MODEL ?= runs/demo
 WORKERS ?= 2
 JOBS ?= 1
 export DICOM MODEL OUT NAME IMAGES BUNDLE FORMAT STORE
-# Containers often set it: then each kernel compiles torch and the rest anew, 5 to 10 s each.
+# Containers often set it; then each kernel compiles torch and the rest again, 5 to 10 s each.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo smoke experiment ablations predict review verify export
 .PHONY: lab test lint format hooks lock
 
-help:  ## List what there is
+help:  ## List the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 12
 
 setup: $(READY)  ## Make .venv with the pinned packages (once; 2 to 3 minutes)
@@ -26,7 +26,7 @@ setup: $(READY)  ## Make .venv with the pinned packages (once; 2 to 3 minutes)
 demo: $(READY)  ## The whole chain on a synthetic cohort, without a GPU (20 to 25 minutes)
 	@$(RUN) batch notebooks/experiments/demo.yaml
 
-smoke: $(READY)  ## The same chain, tiny: does everything run?
+smoke: $(READY)  ## The same chain, tiny, to check that everything runs
 	@$(RUN) batch notebooks/experiments/smoke.yaml
 
 experiment: $(READY)  ## An experiment by name: make experiment NAME=rsna
@@ -37,7 +37,7 @@ experiment: $(READY)  ## An experiment by name: make experiment NAME=rsna
 ablations: $(READY)  ## What each part is worth, with seeds and intervals (hours; JOBS=2 at a time)
 	@$(RUN) batch notebooks/experiments/ablations.yaml --jobs $(JOBS)
 
-predict: $(READY)  ## A verdict on one study: make predict DICOM=<folder> MODEL=runs/demo
+predict: $(READY)  ## A verdict for one study: make predict DICOM=<folder> MODEL=runs/demo
 	@$(RUN) predict --dicom "$$DICOM" --model "$$MODEL" --out "$$OUT"
 
 review: $(READY)  ## One folder to hand over: make review NAME=demo [OUT=<folder>] [IMAGES=no]
@@ -46,14 +46,13 @@ review: $(READY)  ## One folder to hand over: make review NAME=demo [OUT=<folder
 verify: $(READY)  ## Recompute a review's tables: make verify BUNDLE=runs/demo/review
 	@$(PY) -m pekit.review.verify "$${BUNDLE:-runs/$${NAME:-demo}/review}"
 
-export: $(READY)  ## For ONNX Runtime, OpenVINO: make export MODEL=runs/demo/hop2 FORMAT=onnx OUT=...
+export: $(READY)  ## To ONNX or OpenVINO: make export MODEL=runs/demo/hop2 FORMAT=onnx OUT=<folder>
 	@$(RUN) export --model "$$MODEL" --format "$$FORMAT" --out "$$OUT" --store "$$STORE"
 
 lab: $(READY)  ## JupyterLab with the notebooks, to run by hand
 	@cd notebooks && ../$(VENV)/bin/jupyter-lab $(LAB_OPTIONS)
 
-# One thread a worker: more would only queue for the same cores. In the files' own order, which has
-# the longest one, test_chain.py, among the first.
+# One thread per worker: more would only queue for the same cores.
 test: $(READY)  ## All tests (WORKERS=2 at a time)
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	  $(TEST_OPTIONS)
@@ -68,7 +67,7 @@ format: $(READY)  ## Bring code and notebooks into the form that lint asks for
 	@$(VENV)/bin/ruff format .
 	@$(if $(NOTEBOOKS),$(VENV)/bin/nbstripout $(NOTEBOOKS))
 
-hooks: $(READY)  ## Have git run lint's checks before each commit
+hooks: $(READY)  ## Run lint before each commit, by git
 	@$(VENV)/bin/pre-commit install
 
 lock: $(READY)  ## Renew requirements.lock from what is installed
@@ -76,8 +75,8 @@ lock: $(READY)  ## Renew requirements.lock from what is installed
 	@$(PY) -m pip freeze --exclude-editable >> requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 
-# .ready is the last thing that a set-up writes: one that was cut off starts from nothing, one
-# whose requirements have changed is brought up to date.
+# .ready is written last: a set-up that was cut off starts again from nothing, and changed
+# requirements update the environment.
 $(READY): requirements.txt requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Python 3.11 or later is needed; '$(PYTHON)' is" "$$($(PYTHON) --version 2>&1)."; \

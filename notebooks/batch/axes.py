@@ -1,4 +1,4 @@
-"""Repeats of an experiment: stages that run once for each value of an axis.
+"""Axes of an experiment: stages that run once for each value of an axis, such as a seed.
 
     axes:
       difficulty: [1.0, 2.0]
@@ -18,10 +18,10 @@
         notebook: 32_ablation_tables.ipynb
         gathers: {RUNS: [hop1]}
 
-`$seed` stands for each value of that axis, so this stage runs once for each: hop1_difficulty1_seed0
-and so on. A stage also runs over the axes of the stages that it needs, and gets theirs of the same
-values (prepare_difficulty1 reads cohort_difficulty1). A stage that gathers others gets them all, as
-a list of {"stage": "hop1", "folder": ..., "difficulty": 1.0, "seed": 0}, and is not repeated.
+A stage with `$seed` among its parameters runs once for each value of that axis: hop1_seed0,
+hop1_seed1, ... It also runs over the axes of the stages that it needs, and reads those of the same
+values (prepare_difficulty1 reads cohort_difficulty1). A stage that `gathers` others runs once and
+gets all of them, as a list of {"stage": "hop1", "folder": ..., "difficulty": 1.0, "seed": 0}.
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """Read an experiment's YAML and check every name and value in it before anything runs.
 
-An experiment is one YAML file; its name is the file's, its stages' folders lie in runs/<name>/:
+An experiment is one YAML file <name>.yaml; the folders of its stages lie in runs/<name>/:
 
     extends: demo.yaml              # optional: start from another file's stages
     stages:
@@ -10,15 +10,16 @@ An experiment is one YAML file; its name is the file's, its stages' folders lie 
       hop1:
         notebook: 21_train_hop1.ipynb
         needs: {STORE: prepare}     # parameter STORE receives the folder of the stage prepare
-        params: {EPOCHS: 8}
+        params: {EPOCHS: 8, TRAIN: {lr: 0.002}}
       hop1_control:
-        like: hop1                  # notebook, needs and params of hop1, but for what follows
+        like: hop1                  # notebook, needs and params of hop1, except for what follows
         params: {EPOCHS: 16}
 
-Every notebook also receives RUN, the folder of its own stage. `needs: {MODEL: .}` passes the
-experiment's own folder, `needs: {DICOM: cohort/test}` a folder within a stage's, and
-`after: [evaluate]` makes a stage wait for another without a parameter. Folders are given relative
-to notebooks/, where the kernels run. Repeats (seeds, levels of difficulty) are axes: batch/axes.py.
+With `extends` and `like`, dictionaries such as TRAIN are merged key by key. Every notebook also
+receives RUN, the folder of its own stage. `needs: {MODEL: .}` passes the experiment's own folder,
+`needs: {DICOM: cohort/test}` a folder inside that of a stage, and `after: [evaluate]` makes a stage
+wait for another without a parameter. Folders are passed relative to notebooks/, where the kernels
+run. Stages are repeated over axes (seeds, levels of difficulty): batch/axes.py.
 """
 
 import re
@@ -41,7 +42,7 @@ _MAPPINGS = ("needs", "gathers", "params")
 
 @dataclass(frozen=True)
 class Stage:
-    """One notebook with its values. `fingerprint` changes when anything that it depends on does."""
+    """One notebook with its values. `fingerprint` changes with all that its result depends on."""
 
     name: str
     notebook: Path
@@ -52,7 +53,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Stages in an order in which they can run; `folder` holds one folder a stage."""
+    """Stages in an order in which they can run; `folder` holds one folder per stage."""
 
     name: str
     folder: Path
@@ -95,7 +96,7 @@ def read_experiment(path: Path) -> Experiment:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML in which a key that occurs twice is an error: the second would silently win."""
+    """YAML in which a repeated key is an error; otherwise the second would silently win."""
 
 
 def _mapping_without_doubles(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:

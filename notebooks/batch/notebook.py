@@ -1,4 +1,4 @@
-"""Run one notebook by papermill, strictly, so that what went wrong can be read."""
+"""Run one notebook by papermill: parameters checked first, a failed notebook kept."""
 
 import contextlib
 import fcntl
@@ -27,9 +27,12 @@ def run_notebook(
 ) -> None:
     """Check the parameters, execute a notebook, and save it as `out` once all of it has run.
 
-    What the notebook prints is passed on line by line, behind `[name]`. `makes` is a file that
-    the notebook must have written. Raises UserError, with no traceback in it, for parameters that
-    do not fit and for a notebook that fails; that one lies beside `out` as <stem>.failed.ipynb.
+    What the notebook prints is passed on line by line, after `[name]`. `makes` is a file that the
+    notebook must write.
+
+    Raises:
+        UserError: parameters that do not fit, or a notebook that fails; the failed one is kept
+            beside `out` as <stem>.failed.ipynb.
     """
     name = name or notebook.stem
     check_parameters(notebook, params, name)
@@ -47,7 +50,7 @@ def run_notebook(
                 _without_paths(running)
                 running.rename(failed)
         if not problem and makes and not makes.exists():
-            problem = f"{notebook.name} has run without writing {shown(makes)}"
+            problem = f"{notebook.name} ran, but did not write {shown(makes)}"
         if problem:
             raise UserError(f"[{name}] {problem}\n[{name}] kept for reading: {shown(failed)}")
         failed.rename(out)
@@ -56,7 +59,7 @@ def run_notebook(
 
 
 def _execute(notebook: Path, out: Path, params: Mapping[str, Any], cwd: Path, name: str) -> str:
-    """Execute by papermill; what went wrong in one or two lines, or nothing."""
+    """Execute by papermill; returns what went wrong in one or two lines, or an empty text."""
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this interpreter's kernel, not the user's
     os.environ["PEKIT_BATCH"] = "1"  # lines of progress in place of bars
     import papermill
@@ -80,7 +83,7 @@ def _execute(notebook: Path, out: Path, params: Mapping[str, Any], cwd: Path, na
         text = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
         return f"{notebook.name} failed in cell [{error.exec_count}]: {text.strip()}"
     except DeadKernelError:
-        return f"{notebook.name}: its kernel died; most often the machine ran out of memory"
+        return f"{notebook.name}: its kernel died; most often, memory ran out"
     except OSError as error:
         return f"{error.filename or out}: {error.strerror or error}"
     finally:
@@ -89,8 +92,8 @@ def _execute(notebook: Path, out: Path, params: Mapping[str, Any], cwd: Path, na
 
 
 def _trust(notebook: Path) -> None:
-    """Have JupyterLab show all outputs: it hides scripts, such as the slice viewer's, in notebooks
-    that it does not know to have been run by this user."""
+    """Sign the notebook, so that JupyterLab shows all outputs: in notebooks that this user has not
+    run, it hides scripts such as the slice viewer's."""
     import nbformat
     from nbformat.sign import NotebookNotary
 

@@ -1,6 +1,6 @@
-"""What a notebook's parameters cell declares, and whether given values fit it.
+"""The parameters that a notebook declares, and a check of values for them.
 
-papermill itself only warns of an unknown name, so that a mistyped ablation runs as the baseline.
+papermill itself only warns of an unknown name, so a mistyped ablation would run as the baseline.
 """
 
 import ast
@@ -15,7 +15,11 @@ from pekit.common.errors import UserError, nearest
 
 
 def read_cells(notebook: Path) -> list[dict[str, Any]]:
-    """The cells of a notebook, each `source` as one string. Raises UserError when it is none."""
+    """The cells of a notebook, each `source` as one string.
+
+    Raises:
+        UserError: the file is missing or is not a notebook.
+    """
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
         return [cell | {"source": "".join(cell["source"])} for cell in cells]

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from batch.parameters import read_cells, read_parameters
+from pekit import LAZY
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = {".ci", "data_prep", "notebooks", "pekit", "submissions", "tests"}
@@ -35,6 +36,16 @@ ONLY_IN = {
     "papermill": {"notebooks"},
     "snakemake": {"notebooks"},
 }
+# Floors of pekit, from the ground up: a wing imports those of lower floors only.
+FLOORS = (
+    {"common"},
+    {"dataset", "voting", "tracking"},
+    {"model", "evaluation", "figures"},
+    {"hop", "review"},
+    {"checkpoint", "explain"},
+    {"inference", "reports"},
+    {"detector", "training"},
+)
 MAX_CELL_LINES = 25
 MAX_PARAMETERS = 35  # lines: one a parameter, whatever a stage has
 ABSOLUTE = re.compile(
@@ -63,6 +74,22 @@ def wrong_imports(path: str, code: str) -> list[str]:
         if not ONLY_IN[name] & places and not (name == "matplotlib" and folder == "notebooks")
     }
     return sorted(against | elsewhere)
+
+
+def upward_imports(path: str, code: str) -> list[str]:
+    """Wings of the same or a higher floor that the file at `path` in pekit imports."""
+    floor = {wing: number for number, wings in enumerate(FLOORS) for wing in wings}
+    own = PurePosixPath(path).with_suffix("").parts[1]
+    modules = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == "pekit":
+            modules += [f"pekit.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            modules.append("." * node.level + (node.module or ""))
+    wings = {name.split(".")[1] for name in modules if name.startswith("pekit.")}
+    return sorted(wing for wing in wings - {own} if floor.get(wing, 99) >= floor[own])
 
 
 def path_edits(code: str) -> list[str]:
@@ -137,6 +164,45 @@ def test_wrong_imports_are_found(path, code, wrong):
 @pytest.mark.parametrize("path", python_files(*MAY_IMPORT))
 def test_imports_point_one_way(path):
     assert wrong_imports(path, (ROOT / path).read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "wrong"),
+    [
+        ("pekit/hop.py", "from pekit.model.encoder import Encoder", []),
+        ("pekit/model/encoder.py", "def f():\n    from pekit.hop import HopNet", ["hop"]),
+        ("pekit/tracking/run.py", "from pekit.dataset.store import Store", ["dataset"]),
+        ("pekit/tracking/run.py", "from pekit.tracking.csv_log import CsvLog", []),
+        ("pekit/voting.py", "from pekit import hop", ["hop"]),
+        ("pekit/voting.py", "import pekit.training.fit, numpy", ["training"]),
+        ("pekit/reports/viewer/study.py", "from pekit.wing.new import x", ["wing"]),
+    ],
+)
+def test_imports_that_point_up_are_found(path, code, wrong):
+    assert upward_imports(path, code) == wrong
+
+
+PEKIT = [path for path in python_files("pekit") if path != "pekit/__init__.py"]
+
+
+@pytest.mark.parametrize("path", PEKIT)
+def test_wings_import_lower_floors_only(path):
+    assert upward_imports(path, (ROOT / path).read_text()) == []
+
+
+def test_the_wings_are_what_one_sees_first():
+    assert len([path for path in PEKIT if path.count("/") == 1]) <= 8
+    wings = set.union(*FLOORS)
+    assert {PurePosixPath(path).with_suffix("").parts[1] for path in PEKIT} <= wings
+
+
+@pytest.mark.parametrize("folder", ["data_prep", "notebooks", "pekit", "submissions"])
+def test_modules_are_imported_from_where_they_are(folder):
+    """`from pekit import Store` is for people; code names the module, which shows its floor."""
+    for path in python_files(folder):
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            lazy = isinstance(node, ast.ImportFrom) and node.module == "pekit"
+            assert not lazy or not {alias.name for alias in node.names} & set(LAZY), path
 
 
 @pytest.mark.parametrize(

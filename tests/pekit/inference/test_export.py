@@ -205,7 +205,7 @@ def test_the_command_writes_what_is_asked_and_says_how_exact_it_is(exported, net
     assert sorted(f.name for f in (tmp_path / "out").iterdir()) == names
     content = json.loads((tmp_path / "out" / "export.json").read_text())
     assert sorted(content["files"]) == names[1:]
-    said = re.search(r"model\.xml: (\S+) off PyTorch at most, on 6 stacks of", done.stdout)
+    said = re.search(r"model\.xml: at most (\S+) off PyTorch, on 6 stacks of", done.stdout)
     assert float(said[1]) == pytest.approx(content["max_difference"]["model.xml"], rel=0.01)
     # Measured here as well, on the middle slices of the same studies.
     stacks_hu = middle_stacks(store, SIZE)

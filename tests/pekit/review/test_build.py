@@ -22,7 +22,7 @@ from PIL import Image
 from toy_experiment import SLICE, STAGES, png, toy_experiment
 
 import run
-from batch import handover
+from batch import commands
 from batch.experiment import Experiment, Stage
 from batch.notebook import locked
 from pekit.common.errors import UserError
@@ -309,7 +309,7 @@ def test_command_names_what_is_wrong(capsys, arguments, message):
 def test_command_on_an_experiment(capsys, monkeypatch, experiment, tmp_path):
     stages = {name: Stage(name, Path(notebook), (), {}, "") for name, notebook in STAGES.items()}
     toy = Experiment("demo", experiment, stages)
-    monkeypatch.setattr(handover, "read_experiment", lambda path: toy)
+    monkeypatch.setattr(commands, "read_experiment", lambda path: toy)
     assert run.main(["review", "--images", "no", "--out", str(tmp_path / "handed")]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith(f"Review: {tmp_path}/handed/index.html (")

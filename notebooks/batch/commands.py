@@ -1,0 +1,103 @@
+"""Commands beside the batch: predict one study, make a review folder, export a model."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from batch.experiment import DONE, read_experiment
+from batch.notebook import NOTEBOOKS, ROOT, locked, run_notebook, shown
+from pekit.common.errors import UserError, nearest
+
+
+def predict_study(dicom: str, model: str, out: str) -> None:
+    """Run the notebook that predicts one study: a folder of DICOM files, or a NIfTI or NRRD file.
+
+    Neither the result's folder nor the executed notebook contains the study's path: clinical
+    folders are often named after the patient.
+    """
+    from data_prep.images import SUFFIXES, is_image  # 1 s, and only here
+
+    if not dicom:
+        raise UserError("which study? Give its folder: make predict DICOM=<folder of DICOM files>")
+    if not Path(dicom).exists():
+        raise UserError(f"DICOM={dicom}: no such folder or image file")
+    if Path(dicom).is_file() and not is_image(Path(dicom)):
+        raise UserError(
+            f"DICOM={dicom}: give the folder of the DICOM files, or one image file "
+            f"({', '.join(SUFFIXES)})"
+        )
+    if not Path(model).is_dir():
+        raise UserError(f"MODEL={model}: no such folder; `make demo` makes runs/demo")
+    code = hashlib.sha256(str(Path(dicom).resolve()).encode()).hexdigest()[:8]
+    folder = Path(out).resolve() if out else ROOT / "runs" / "predict" / f"study-{code}"
+    found = sorted(NOTEBOOKS.glob("*_predict_one_study.ipynb"))
+    if len(found) != 1:
+        raise UserError(f"{len(found)} notebooks are named *_predict_one_study.ipynb; one must be")
+    folder.mkdir(parents=True, exist_ok=True)
+    # The notebook records its parameters, so it gets the study by a link with a neutral name.
+    # The ending stays: it gives the format of an image file.
+    ending = next((e for e in SUFFIXES if dicom.lower().endswith(e)), "")
+    link = folder / ("dicom" if Path(dicom).is_dir() else f"study{ending}")
+    paths = {"DICOM": link, "MODEL": Path(model).resolve(), "RUN": folder}
+    params = {key: os.path.relpath(path, NOTEBOOKS) for key, path in paths.items()}
+    # A second call would remove the link of the first. (run_notebook has a lock of its own.)
+    with locked(folder / ".study.lock", f"{shown(folder)} is being predicted by another call"):
+        link.unlink(missing_ok=True)
+        link.symlink_to(Path(dicom).resolve(), target_is_directory=Path(dicom).is_dir())
+        try:
+            made = folder / found[0].name
+            run_notebook(found[0], made, params, name="predict", makes=folder / DONE)
+        finally:
+            link.unlink()
+    for page in sorted(folder.glob("*.html")):
+        print(f"Page: {shown(page)}")
+
+
+def review(name: str, out: str, images: str) -> None:
+    """Gather a finished experiment in one folder that opens from disk (pekit/review)."""
+    from pekit.review.build import make_review
+
+    if images not in ("yes", "no"):
+        raise UserError(f"IMAGES={images}: it must be yes or no")
+    known = {path.stem: path for path in sorted((NOTEBOOKS / "experiments").glob("*.yaml"))}
+    if name not in known:
+        raise UserError(f"no experiment {name!r}; {nearest(name, known)}")
+    experiment = read_experiment(known[name])
+    stages = {stage.name: stage.notebook.name for stage in experiment.stages.values()}
+    folder = experiment.folder
+    target = Path(out) if out else folder / "review"
+    if not folder.is_dir():
+        raise UserError(f"{name} has not been run: `make experiment NAME={name}` does it")
+    with locked(folder / ".lock", f"{name} is running: wait for its end"):
+        made = make_review(folder, target, stages, images == "yes")
+    print(f"Review: {shown(made.folder / 'index.html')} ({made.size_mb:.1f} MB)")
+    print(f"Zip:    {shown(made.archive)} ({made.archive_mb:.1f} MB)")
+    print(f"Hash:   {made.sha256} (of SHA256SUMS; tell it to the reader)")
+
+
+def export(model: str, out: str, formats: str, store: str) -> None:
+    """Write a trained model for ONNX Runtime or OpenVINO, and print its difference to PyTorch.
+
+    They are compared on stacks of the prepared studies in `store`, or on noise without one.
+    """
+    from pekit.checkpoint import load_hops  # torch: seconds, and only here
+    from pekit.dataset.stacks import middle_stacks
+    from pekit.dataset.store import Store
+    from pekit.inference.export import FORMATS, export_model
+
+    folder = Path(model)
+    if not any((folder / place / "model.json").exists() for place in ("", "model")):
+        found = [str(card.parents[1]) for card in sorted(folder.glob("*/model/model.json"))]
+        near = f"there are {', '.join(found)}" if found else "give the folder of a trained hop"
+        raise UserError(f"MODEL={model}: no model there; {near}")
+    target = Path(out) if out else folder / "exported"
+    chosen = (formats,) if formats else FORMATS
+    stacks, source = None, "noise"
+    if store:
+        stacks = middle_stacks(Store(Path(store)), load_hops(folder)[1].image_size)
+        source = f"{len(stacks)} stacks of {shown(Path(store))}"
+    card = export_model(folder, target, chosen, stacks)
+    for file, difference in card["max_difference"].items():
+        print(
+            f"{shown(target / file)}: differs from PyTorch by at most {difference:.2e}, on {source}"
+        )
