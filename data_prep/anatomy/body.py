@@ -76,7 +76,7 @@ def _outline(hu: np.ndarray, air: np.ndarray) -> np.ndarray:
 
 
 def midline(hu: np.ndarray) -> int:
-    """The column x of the body's midline in a volume (Z, Y, X) HU: half of the body is on each side.
+    """The column x with half of the body on each side, in a volume (Z, Y, X) HU.
 
     In each row the body extends from the first tissue to the last, so an aerated lung counts as
     much as an opaque one.

@@ -81,9 +81,7 @@ def make_split(
     part[draw_evenly(left, n_validation, rng)] = "validation"
     fold = np.full(len(used), -1)
     train = row[part[row] == "train"]
-    fold[train] = (
-        np.arange(len(train)) % folds
-    )  # one after the other along the row, so that each fold is stratified
+    fold[train] = np.arange(len(train)) % folds  # in turn along the row: stratified
     split = pd.DataFrame(
         {
             "StudyInstanceUID": used["StudyInstanceUID"].to_numpy(),
