@@ -84,9 +84,7 @@ def check_lossy(stream: bytes, frame: Frame) -> None:
         _check_length(data, at)
         left = -at % 8
         if left and padded[at >> 3] & ((1 << left) - 1) != (1 << left) - 1:
-            raise DamagedStream(
-                "there are data after its last block"
-            )  # T.81 F.1.2.3 pads with ones
+            raise DamagedStream("data follow its last block")  # T.81 F.1.2.3 pads with ones
 
 
 def _parts(stream: bytes, frame: Frame, count: int) -> list[bytes]:
