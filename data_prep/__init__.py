@@ -1,12 +1,12 @@
-"""From DICOM files, or from nothing (phantoms), to prepared studies.
+"""From DICOM files, or synthetic studies (phantoms), to prepared studies.
 
-rsna.py      the RSNA-STR data set: CSVs and folders
+rsna.py      layout of the RSNA-STR data set: CSVs and folders
 dicom/       a folder of DICOM files -> volume in HU;  images.py: NIfTI, NRRD;  volume.py
-audit/       is each study what it says?
+audit/       status of each study: ok, repaired, excluded
 anatomy/     masks of lungs and heart, hull, crop
 landmarks/   the 20 landmarks
-prepare/     one study, and all of them, into a store
+prepare/     one study, or a whole data set, into a store
 split/       train, validation, test and folds
 parallel/    many studies in many processes, resumable
-phantom/     synthetic studies with their truth
+phantom/     synthetic studies with known truth
 """

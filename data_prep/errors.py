@@ -11,8 +11,10 @@ class StudyError(UserError):
     """A study that cannot be read.
 
     Attributes:
-        reason: what is wrong, free of file names and patient tags, fit for a shared table.
+        reason: what is wrong, without file names and patient tags, so that a table with it may be
+            shared.
         where: the file or folder concerned; the message names it.
+        way_out: what the user can do about it.
     """
 
     def __init__(self, reason: str, where: Path | None = None, way_out: str = ""):
@@ -25,7 +27,7 @@ class StudyError(UserError):
 
 
 class SetupError(UserError):
-    """What every study lacks, e.g. a segmenter's package or weights; no one study is to blame."""
+    """Something that every study needs is missing, e.g. a segmenter's package or weights."""
 
 
 class SegmentationError(UserError):
@@ -33,6 +35,6 @@ class SegmentationError(UserError):
 
 
 def brief(error: Exception) -> str:
-    """First line of an error, without the paths and values that it may hold."""
+    """First line of an error's message, without the paths and values that it may contain."""
     first = re.sub(r"'[^']*'|\"[^\"]*\"", "...", (str(error).splitlines() or [""])[0])
     return type(error).__name__ if not first or os.sep in first else first[:200].rstrip(".")

@@ -1,4 +1,4 @@
-"""One 3D image file (NIfTI, NRRD, MetaImage) brought to LPS axes, and arrays written as one.
+"""Read and write 3D image files (NIfTI, NRRD, MetaImage) in LPS axes.
 
 Axes are (z, y, x): z grows to the head, y to the back, x to the patient's left, as in a Volume.
 """
@@ -19,10 +19,10 @@ AXIS_TOLERANCE = 0.01  # off-axis part of a direction cosine: 0.6 degrees
 
 @dataclass(frozen=True)
 class Image:
-    """An image on a grid along the patient's axes.
+    """A 3D image whose grid is parallel to the patient's axes.
 
     Attributes:
-        array: (Z, Y, X), the file's own type.
+        array: (Z, Y, X), in the file's data type.
         spacing_mm: (z, y, x).
         origin_mm: (z, y, x) LPS position of voxel (0, 0, 0).
     """
@@ -33,15 +33,16 @@ class Image:
 
 
 def is_image(path: Path) -> bool:
-    """Whether the name is that of an image file that `read_image` knows."""
+    """Whether the file name has a suffix that `read_image` can read."""
     return path.name.lower().endswith(SUFFIXES)
 
 
 def read_image(path: Path) -> Image:
-    """Read a 3D image file of any axis order.
+    """Read a 3D image file with any axis order.
 
     Raises:
-        StudyError: missing, unreadable, not one 3D image, or oblique to the patient's axes.
+        StudyError: the file is missing, unreadable, not one 3D image, or oblique to the patient's
+            axes.
     """
     import SimpleITK as sitk  # 0.3 s, and only for these files
 
@@ -52,10 +53,14 @@ def read_image(path: Path) -> Image:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].split("ITK ERROR: ")[-1]
-        reason = "" if "/" in reason else f" ({reason})"  # it may hold the path
+        reason = "" if "/" in reason else f" ({reason})"  # it may contain the path
         raise StudyError(f"not a readable image{reason}", path) from None
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise StudyError(f"not one 3D image but of {image.GetDimension()} dimensions", path)
+        raise StudyError(
+            f"not a single 3D image: it has {image.GetDimension()} dimensions and "
+            f"{image.GetNumberOfComponentsPerPixel()} values per voxel",
+            path,
+        )
     direction = np.array(image.GetDirection()).reshape(3, 3)
     signs = np.rint(direction)
     if np.abs(direction - signs).max() > AXIS_TOLERANCE or np.abs(signs).sum() != 3:
@@ -74,10 +79,12 @@ def write_image(
     spacing_mm: tuple[float, float, float],
     origin_mm: tuple[float, float, float],
 ) -> None:
-    """Write an array (Z, Y, X) on the patient's axes (LPS), so that it lies on its CT in a viewer.
+    """Write an array (Z, Y, X) in LPS axes, so that a viewer shows it in place on its CT.
+
+    The file is written atomically (beside, then renamed).
 
     Args:
-        path: its suffix says the format, e.g. `.nii.gz`.
+        path: its suffix determines the format, e.g. `.nii.gz`.
         array: bool is written as uint8.
         spacing_mm: (z, y, x).
         origin_mm: (z, y, x) LPS position of voxel (0, 0, 0).
@@ -95,20 +102,20 @@ def write_image(
 
 
 def read_image_volume(path: Path) -> Volume:
-    """One CT study from an image file that holds Hounsfield units.
+    """Read one CT study from an image file in Hounsfield units.
 
-    Such a file has no UIDs: the study's is a hash of the file, those of slices end in `.<z>`.
-    (ITK itself reads what is no number in a NIfTI file as 0.)
+    Such a file has no UIDs: the study's UID is a hash of the file, slice UIDs end in `.<z>`.
+    (ITK itself reads NaN in a NIfTI file as 0.)
 
     Raises:
-        StudyError: as for `read_image`.
+        StudyError: as for `read_image`; values that are not finite; fewer than two slices.
     """
     path = Path(path)
     image = read_image(path)
     if not np.isfinite(image.array).all():
-        raise StudyError("holds values that are no numbers", path)
+        raise StudyError("some values are not finite numbers", path)
     if len(image.array) < 2:
-        raise StudyError("a single slice is no volume", path)
+        raise StudyError("a single slice is not a volume", path)
     with path.open("rb") as file:
         study = hashlib.file_digest(file, "sha256").hexdigest()
     return Volume(

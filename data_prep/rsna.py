@@ -1,4 +1,4 @@
-"""The RSNA layout: which studies the CSVs list, which folders are there, and what contradicts.
+"""Find the studies of a data set in the RSNA layout, and contradictions between CSVs and folders.
 
 train.csv   train/<StudyInstanceUID>/<SeriesInstanceUID>/<SOPInstanceUID>.dcm
 test.csv    test/...
@@ -21,15 +21,15 @@ SOURCES = ("train", "test")
 
 @dataclass(frozen=True)
 class StudyTask:
-    """One study of a data set: what is known of it before a file is opened.
+    """One study of a data set: what is known before any of its files is opened.
 
     Attributes:
-        study: its UID as it may be shared and as a file may be called (`public_uid`).
+        study: its UID in the form that may be shared and used as a file name (`public_uid`).
         source: `train` or `test`.
-        folder: where its files are; it may be missing.
-        rows: its rows of the CSV, without rows where it is not listed.
-        problems: what excludes it already, e.g. that it is listed in both CSVs.
-        landmarks_mm: name -> LPS (z, y, x), where landmarks come from a CSV.
+        folder: its files; the folder may be missing.
+        rows: its rows of the CSV; empty if the CSV does not list it.
+        problems: reasons that exclude it already, e.g. that both CSVs list it.
+        landmarks_mm: name -> LPS (z, y, x) mm, if landmarks come from a CSV.
     """
 
     study: str
@@ -43,45 +43,45 @@ class StudyTask:
 def find_studies(
     data: Path, sources: tuple[str, ...] = SOURCES, limit: int | None = None
 ) -> list[StudyTask]:
-    """The studies of a data set, each once, by source and UID.
+    """The studies of a data set, each once, sorted by source and UID.
 
-    A listed study without a folder, and a folder that is not listed, are tasks like any other: the
-    audit excludes them by name.
+    A listed study without a folder and a folder that is not listed are returned as well: the audit
+    excludes them with a reason.
 
     Args:
         data: folder in the RSNA layout.
-        sources: its parts, each with a CSV and a folder.
-        limit: only so many studies of each source, for a quick try.
+        sources: `train`, `test` or both, each with a CSV and a folder.
+        limit: at most this many studies of each source, for a quick try.
 
     Raises:
         UserError: a CSV is missing, unreadable or lacks columns.
     """
     data = Path(data)
     if unknown := set(sources) - set(SOURCES):
-        raise UserError(f"unknown source {sorted(unknown)[0]!r}: one of {', '.join(SOURCES)}")
+        raise UserError(f"unknown source {sorted(unknown)[0]!r}: choose from {', '.join(SOURCES)}")
     found: dict[str, StudyTask] = {}
     for source in sources:
         for task in list(_source_studies(data, source))[:limit]:
             if task.study in found:
                 first = found[task.study]
-                problem = f"listed as {first.source} and as {source}: two studies of one UID"
+                problem = f"listed as {first.source} and as {source}: two studies with one UID"
                 task = replace(first, problems=(*first.problems, problem))
             found[task.study] = task
     return list(found.values())
 
 
 def read_listing(data: Path, source: str) -> pd.DataFrame:
-    """The rows of `<source>.csv`, sorted by study; UIDs are text, and labels small numbers.
+    """The rows of `<source>.csv`, sorted by study; UIDs are text, labels int8.
 
     Raises:
-        UserError: the file is missing, is no CSV, or lacks columns.
+        UserError: the file is missing, is not a CSV table, or lacks columns.
     """
     path = Path(data) / f"{source}.csv"
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(UIDS, str), keep_default_na=False)
     except FileNotFoundError:
         raise UserError(
-            f"{path} does not exist: DATA must be a folder in the RSNA layout (train.csv, train/)"
+            f"{path} does not exist: set DATA to a folder in the RSNA layout (train.csv, train/)"
         ) from None
     except ValueError as error:  # pandas' parser errors and bad encodings are ValueErrors
         raise UserError(f"{path} is not a CSV table ({error})") from None
@@ -98,7 +98,7 @@ def read_listing(data: Path, source: str) -> pd.DataFrame:
 def _source_studies(data: Path, source: str) -> Iterator[StudyTask]:
     table = read_listing(data, source)
     root = data / source
-    # The name of a link counts too: where it leads to nothing, the audit says so.
+    # Broken links count too: the audit reports them.
     folders = {entry.name for entry in root.glob("*") if entry.is_dir() or entry.is_symlink()}
     problems = _listing_problems(table)
     uids = table[STUDY].to_numpy()
@@ -109,10 +109,10 @@ def _source_studies(data: Path, source: str) -> Iterator[StudyTask]:
         yield StudyTask(
             public_uid(uid),
             source,
-            # Never a path out of the data set's folder.
+            # A UID from the CSV must not lead out of the data set's folder.
             root / (uid if plain else public_uid(uid)),
             listed.get(uid, table.iloc[:0]),
-            problems.get(uid, ()) if plain else ("its StudyInstanceUID is no plain name",),
+            problems.get(uid, ()) if plain else ("its StudyInstanceUID is not a plain name",),
         )
 
 

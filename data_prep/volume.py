@@ -7,12 +7,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Orientation:
-    """How the slices of a file lie against the patient's axes: exchanged and turned, or not.
+    """Orientation of the stored slices relative to the patient's axes (LPS).
 
     Attributes:
-        transposed: rows run along x instead of y.
-        flip_y: after that, y runs to the front instead of to the back.
-        flip_x: after that, x runs to the patient's right instead of to the left.
+        transposed: the row index runs along x instead of y.
+        flip_y: after transposing, y runs to the front instead of to the back.
+        flip_x: after transposing, x runs to the patient's right instead of to the left.
     """
 
     transposed: bool = False
@@ -20,12 +20,12 @@ class Orientation:
     flip_x: bool = False
 
     def to_lps(self, stored: np.ndarray) -> np.ndarray:
-        """Slices (..., rows, columns) as stored, on the patient's axes (..., Y, X); a view."""
+        """Turn stored slices (..., rows, columns) into LPS axes (..., Y, X); returns a view."""
         lps = stored.swapaxes(-1, -2) if self.transposed else stored
         return lps[..., :: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
 
     def to_stored(self, lps: np.ndarray) -> np.ndarray:
-        """The way back: (..., Y, X) as the slices lie in the files (..., rows, columns)."""
+        """Turn LPS slices (..., Y, X) back into the order of the files (..., rows, columns)."""
         stored = lps[..., :: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
         return stored.swapaxes(-1, -2) if self.transposed else stored
 
@@ -36,17 +36,17 @@ class Volume:
 
     Attributes:
         hu: (Z, Y, X) int16 HU, nothing below AIR_HU.
-        spacing_mm: (z, y, x), from slice positions, not thickness; gaps left out of account.
+        spacing_mm: (z, y, x); z from slice positions, not slice thickness, gaps ignored.
         origin_mm: (z, y, x) LPS position of voxel (0, 0, 0).
         study_uid: as in the files; `public_uid` gives the form that may be shared.
         series_uid: likewise.
-        sop_uids: one a slice, in z order.
-        notes: what a reader of the result should know, without file names.
-        repairs: what had to be changed to read it, likewise.
-        missing_slices: how many slices the gaps between positions leave out.
+        sop_uids: one per slice, in z order.
+        notes: remarks for a reader of the result, without file names.
+        repairs: changes that were needed to read the series, without file names.
+        missing_slices: number of slices missing in gaps between positions.
         syntaxes: keywords of the transfer syntaxes of the files.
-        orientation: how the slices lie in the files; `orientation.to_stored(mask)` lays a mask
-            made here on them.
+        orientation: of the slices in the files; `orientation.to_stored(mask)` turns a mask of this
+            volume into the order of the files.
     """
 
     hu: np.ndarray

@@ -1,1 +1,6 @@
-"""The RSNA-STR competition: official metric, consistency rules and the submission file."""
+"""The RSNA-STR competition.
+
+metric.py        the official metric
+consistency.py   label rules, and the repair of submissions that break them
+writer.py        exam probabilities and the submission file
+"""

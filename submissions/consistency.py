@@ -1,7 +1,7 @@
-"""The competition's label consistency: which exams break it, and the cheapest repair.
+"""Label rules of the competition: find the exams that break them, and repair at the lowest cost.
 
-An exam is positive if some image of it is above 0.5. The exam labels above 0.5 must then form one
-of the patterns that the rules allow; `PATTERNS` lists them all.
+An exam is positive if at least one of its images is above 0.5. The exam labels above 0.5 must form
+one of the patterns that the rules allow; `PATTERNS` lists them all.
 """
 
 from itertools import product
@@ -19,11 +19,11 @@ NO_PE = ("negative_exam_for_pe", "indeterminate")
 IMAGE_COLUMNS = ("StudyInstanceUID", "SOPInstanceUID", "probability")
 
 CUT = 0.5
-# The smallest step above the cut that survives float32 and six printed digits.
+# A value just above the cut that remains above it in float32 and with six printed digits.
 ABOVE = CUT + 1e-6
 
-# Of an exam with a positive image, then of one without: the rule, and whether the counts of
-# labels above the cut `n(group)` obey it.
+# Rules for an exam with a positive image, then for one without: the rule in words, and whether
+# `n(group)`, the number of the group's labels above the cut, obeys it.
 POSITIVE_RULES = {
     "positive exam: exactly one RV/LV label": lambda n: n(RV_LV) == 1,
     "positive exam: at least one location": lambda n: n(LOCATION) >= 1,
@@ -39,17 +39,17 @@ NEGATIVE_RULES = {
 
 
 def inconsistencies(exam_probs: pd.DataFrame, image_probs: pd.DataFrame) -> pd.DataFrame:
-    """Every rule that every exam breaks; an empty table for a consistent submission.
+    """All broken rules, one row per exam and rule; empty for a consistent submission.
 
     Args:
         exam_probs: the nine label columns, by StudyInstanceUID.
-        image_probs: a row a slice: StudyInstanceUID, SOPInstanceUID, probability.
+        image_probs: one row per slice: StudyInstanceUID, SOPInstanceUID, probability.
 
     Returns:
         Columns StudyInstanceUID, rule; in the order of `exam_probs`.
 
     Raises:
-        UserError: studies that only one of the two tables has, missing columns, or
+        UserError: studies that are in only one of the two tables, missing columns, or
             probabilities that are NaN or outside [0,1].
     """
     exam, images = _checked(exam_probs, image_probs)
@@ -70,22 +70,22 @@ def inconsistencies(exam_probs: pd.DataFrame, image_probs: pd.DataFrame) -> pd.D
 def repair(
     exam_probs: pd.DataFrame, image_probs: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The consistent submission with the lowest loss that the given probabilities expect.
+    """The consistent submission with the lowest expected loss under the given probabilities.
 
-    For each exam the nearest version of every allowed pattern is made, by moving each probability
-    on the wrong side of 0.5 just to it; the one with the lowest expected loss is kept. If the
-    given probabilities are right, that loss is the official metric's (its q_i, the fraction of
-    positive images, taken as their mean probability). Consistent exams are not changed.
+    For each exam and each allowed pattern, every probability on the wrong side of 0.5 is moved just
+    to it; the version with the lowest expected loss is kept. The loss is the official metric,
+    expected if the given probabilities are right (with q_i, the fraction of positive images, as
+    their mean probability). Consistent exams are not changed.
 
     Args:
         exam_probs: the nine label columns, by StudyInstanceUID.
-        image_probs: a row a slice: StudyInstanceUID, SOPInstanceUID, probability.
+        image_probs: one row per slice: StudyInstanceUID, SOPInstanceUID, probability.
 
     Returns:
         New exam and image tables, in the same order.
 
     Raises:
-        UserError: as `inconsistencies` does.
+        UserError: as for `inconsistencies`.
     """
     exam, images = _checked(exam_probs, image_probs)
     given = exam.to_numpy()
@@ -109,10 +109,10 @@ def repair(
 def _image_versions(
     exam: pd.DataFrame, images: pd.DataFrame
 ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Image probabilities of the positive and negative version, and both costs for each exam."""
+    """Image probabilities of the positive and the negative version, and the costs per exam."""
     given = images.probability.to_numpy()
     study = images.StudyInstanceUID
-    # The highest image is the cheapest to raise; it stays as it is where it is above already.
+    # The highest image is the cheapest to raise; it is not changed if it is above the cut.
     highest = images.groupby("StudyInstanceUID").probability.transform("idxmax") == images.index
     as_positive = np.where(highest, np.maximum(given, ABOVE), given)
     as_negative = np.minimum(given, CUT)
@@ -128,7 +128,7 @@ def _image_versions(
 
 
 def _allowed_patterns() -> tuple[np.ndarray, np.ndarray]:
-    """Patterns `(patterns, 9)` of labels above the cut, and whether each is of a positive exam."""
+    """Allowed patterns `(patterns, 9)` of labels above the cut, and which are of positive exams."""
     patterns, positive = [], []
     for bits in product((False, True), repeat=len(SUBMISSION_LABELS)):
         above = dict(zip(SUBMISSION_LABELS, bits, strict=True))
@@ -156,18 +156,19 @@ def _checked(
     missing = [c for c in SUBMISSION_LABELS if c not in exam_probs]
     missing += [c for c in IMAGE_COLUMNS if c not in image_probs]
     if missing:
-        raise UserError(f"the exam or image probabilities lack {', '.join(missing)}")
+        raise UserError(f"the exam or image probabilities lack the columns {', '.join(missing)}")
     exam = exam_probs[list(SUBMISSION_LABELS)].astype(np.float64)
     images = image_probs.reset_index(drop=True).astype({"probability": np.float64})
     if exam.index.has_duplicates:
         raise UserError(f"study {exam.index[exam.index.duplicated()][0]} has two rows of labels")
     alone = exam.index.symmetric_difference(pd.Index(images.StudyInstanceUID.unique()))
     if len(alone):
-        raise UserError(f"study {alone[0]} has exam labels or images only: give both")
+        raise UserError(f"study {alone[0]} has only exam labels or only images: give both")
     bad = images[~images.probability.between(0, 1)]
     if len(bad):
         raise UserError(
-            f"slice {bad.SOPInstanceUID.iloc[0]}: {bad.probability.iloc[0]} not in [0,1]"
+            f"slice {bad.SOPInstanceUID.iloc[0]}: probability {bad.probability.iloc[0]} is not in "
+            "[0,1]"
         )
     wrong = exam[~((exam >= 0) & (exam <= 1)).all(axis=1)]
     if len(wrong):

@@ -1,9 +1,9 @@
-"""The competition's metric: log loss weighted by label, and by clot burden for images.
+"""The competition's metric: log loss, weighted by label, and for images also by clot burden.
 
     score = [ sum_i sum_j w_j BCE_ij + sum_i w q_i sum_k BCE_ik ] / [ N + w sum_i m_i ]
 
-over exams i, exam labels j and images k; N exams, m_i positive images of exam i, and q_i their
-fraction of its images: images of an exam without PE weigh nothing.
+over exams i, exam labels j and images k; N is the number of exams, m_i the number of positive
+images of exam i and q_i their fraction, so images of an exam without PE have weight 0.
 """
 
 import numpy as np
@@ -26,12 +26,12 @@ EXAM_WEIGHTS = {
 }
 IMAGE_WEIGHT = 0.07361963
 SUBMISSION_LABELS = tuple(EXAM_WEIGHTS)
-# Kaggle's usual bound, so that a wrong 0 or 1 costs 34.5 and not infinity.
+# Kaggle's usual bound: a wrong 0 or 1 costs 34.5 instead of infinity.
 EPSILON = 1e-15
 
 
 def cross_entropy(target: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """Binary cross-entropy in nats, elementwise; `target` in [0,1] may be a belief."""
+    """Binary cross-entropy in nats, elementwise; `target` may be a probability in [0,1]."""
     p = np.clip(probability, EPSILON, 1 - EPSILON)
     return -(target * np.log(p) + (1 - target) * np.log1p(-p))
 
@@ -40,7 +40,7 @@ def weighted_log_loss(truth: pd.DataFrame, submission: pd.DataFrame) -> float:
     """The official score of a submission; lower is better.
 
     Args:
-        truth: a row a slice in the layout of train.csv, labels 0 or 1.
+        truth: one row per slice in the layout of train.csv, labels 0 or 1.
         submission: columns id and label (a probability), with `<study>_<label>` for each of the
             nine exam labels of each study and `<SOP>` for each slice, in any order.
 
@@ -67,19 +67,19 @@ def weighted_log_loss(truth: pd.DataFrame, submission: pd.DataFrame) -> float:
 
 
 def submission_ids(studies: pd.Index, sops: pd.Series) -> pd.Index:
-    """Every id of a submission, exam labels first, label-major, as sample_submission.csv has it."""
+    """All ids of a submission as ordered in sample_submission.csv: exam labels by label, slices."""
     exam = [f"{study}_{label}" for label in SUBMISSION_LABELS for study in studies]
     return pd.Index([*exam, *sops], name="id")
 
 
 def checked_submission(submission: pd.DataFrame, ids: pd.Index) -> pd.Series:
-    """The probability of each id, for exactly these ids.
+    """The probability of each id, if the submission has exactly these ids.
 
     Raises:
         UserError: ids missing, unknown or repeated, or a label that is NaN or outside [0,1].
     """
     if list(submission.columns) != ["id", "label"]:
-        raise UserError(f"a submission has the columns id,label, not {list(submission.columns)}")
+        raise UserError(f"a submission needs the columns id,label, not {list(submission.columns)}")
     repeated = submission.id[submission.id.duplicated()]
     if len(repeated):
         raise UserError(f"{len(repeated)} ids occur twice, the first is {repeated.iloc[0]}")
@@ -100,7 +100,9 @@ def _checked_truth(truth: pd.DataFrame) -> pd.DataFrame:
     labels = [SLICE_LABEL, *SUBMISSION_LABELS]
     missing = [c for c in ("StudyInstanceUID", "SOPInstanceUID", *labels) if c not in truth]
     if missing or truth.empty:
-        raise UserError(f"the truth is empty or lacks {missing}: give rows as in train.csv")
+        raise UserError(
+            f"the truth is empty or lacks the columns {missing}: give rows as in train.csv"
+        )
     if truth.SOPInstanceUID.duplicated().any():
         twice = truth.SOPInstanceUID[truth.SOPInstanceUID.duplicated()].iloc[0]
         raise UserError(f"the truth has the slice {twice} twice")
@@ -110,5 +112,8 @@ def _checked_truth(truth: pd.DataFrame) -> pd.DataFrame:
     varying = truth.groupby("StudyInstanceUID")[list(SUBMISSION_LABELS)].nunique().gt(1)
     if varying.any(axis=None):
         study, label = varying.stack().idxmax()
-        raise UserError(f"study {study}: {label} differs between its rows; exam labels repeat")
+        raise UserError(
+            f"study {study}: {label} differs between its rows; an exam label must be the same in "
+            "all rows of a study"
+        )
     return truth

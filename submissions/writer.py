@@ -1,4 +1,4 @@
-"""Exam labels from the study's verdict and the training labels, and the submission file."""
+"""Exam probabilities from the study's verdict and label frequencies, and the submission file."""
 
 from pathlib import Path
 
@@ -12,49 +12,54 @@ from submissions.consistency import IMAGE_COLUMNS, NO_PE, inconsistencies
 from submissions.metric import SUBMISSION_LABELS, checked_submission
 
 
-def label_priors(studies: pd.DataFrame) -> pd.Series:
-    """How often each exam label holds in training: P(label | PE), or P(label | no PE) for two.
+def label_frequencies(studies: pd.DataFrame) -> pd.Series:
+    """Frequency of each exam label in training, among studies with or without PE.
 
     Args:
-        studies: a row a study with the exam labels of train.csv, 0 or 1.
+        studies: one row per study with the exam labels of train.csv, 0 or 1.
 
     Returns:
-        By label; negative_exam_for_pe and indeterminate given no PE, the other seven given PE.
+        By label: P(label | no PE) for negative_exam_for_pe and indeterminate, P(label | PE) for the
+        other seven.
 
     Raises:
-        UserError: missing label columns, or no study with or none without PE.
+        UserError: missing label columns, or no study with PE, or none without.
     """
     missing = [label for label in SUBMISSION_LABELS if label not in studies]
     if missing:
-        raise UserError(f"the training studies lack the labels {', '.join(missing)}")
+        raise UserError(f"the training studies lack the columns {', '.join(missing)}")
     pe = ~studies[list(NO_PE)].any(axis=1)
     if pe.all() or not pe.any():
-        raise UserError(f"priors need training studies with and without PE; {pe.sum()} have it")
+        raise UserError(
+            f"label frequencies need training studies with and without PE, but {pe.sum()} of "
+            f"{len(pe)} have it"
+        )
     given_no_pe, given_pe = studies[~pe], studies[pe]
     return pd.Series(
         {
             label: (given_no_pe if label in NO_PE else given_pe)[label].mean()
             for label in SUBMISSION_LABELS
         },
-        name="prior",
+        name="frequency",
     )
 
 
 def verdict_probability(
     verdict: pd.Series, validation_truth: pd.Series, validation_verdict: pd.Series
 ) -> pd.Series:
-    """P(PE) of each study from its verdict: how often validation studies of that verdict have PE.
+    """P(PE) of each study: the frequency of PE among validation studies with the same verdict.
 
     One study of each class is added to each verdict (Laplace), so that a verdict that was never
     wrong on few studies does not count as certain.
 
     Args:
-        verdict: of the studies to submit, by StudyInstanceUID.
+        verdict: of the studies to submit, by StudyInstanceUID, 0 or 1.
         validation_truth: 0 or 1, by StudyInstanceUID of the validation studies.
-        validation_verdict: the same vote's verdicts on them.
+        validation_verdict: verdicts of the same vote on them.
 
     Raises:
-        UserError: truth and verdict of other studies or in another order, or values besides 0, 1.
+        UserError: truth and verdict are of different studies or in different order, or a value is
+            neither 0 nor 1.
     """
     (tn, fp), (fn, tp) = confusion(validation_truth, validation_verdict)
     if_positive, if_negative = (tp + 1) / (tp + fp + 2), (fn + 1) / (tn + fn + 2)
@@ -63,63 +68,69 @@ def verdict_probability(
     return pd.Series(np.where(verdict, if_positive, if_negative), verdict.index, name="pe")
 
 
-def exam_probabilities(pe_probability: pd.Series, priors: pd.Series) -> pd.DataFrame:
-    """Exam labels by the law of total probability: P(label) = P(PE) P(label | PE).
+def exam_probabilities(pe_probability: pd.Series, frequencies: pd.Series) -> pd.DataFrame:
+    """Probabilities of exam labels by the law of total probability: P(label) = P(PE) P(label | PE).
 
-    negative_exam_for_pe and indeterminate, which exclude PE, are (1 - P(PE)) P(label | no PE).
-    The result need not be consistent: see `submissions.consistency.repair`.
+    For negative_exam_for_pe and indeterminate, which exclude PE, it is (1 - P(PE)) P(label | no
+    PE). The result may break the label rules: see `submissions.consistency.repair`.
 
     Args:
-        pe_probability: P(PE) in [0,1] by StudyInstanceUID, as of `verdict_probability`.
-        priors: of `label_priors`.
+        pe_probability: P(PE) in [0,1] by StudyInstanceUID, as from `verdict_probability`.
+        frequencies: by label, from `label_frequencies`.
 
     Returns:
         The nine labels of the submission as columns, by StudyInstanceUID.
 
     Raises:
-        UserError: a probability that is NaN or outside [0,1], or priors of other labels.
+        UserError: a probability that is NaN or outside [0,1], or frequencies of other labels.
     """
     bad = pe_probability[~pe_probability.between(0, 1)]
     if len(bad):
         raise UserError(f"study {bad.index[0]}: P(PE) = {bad.iloc[0]} is not in [0,1]")
-    if set(priors.index) != set(SUBMISSION_LABELS):
-        raise UserError(f"priors are of the labels {list(priors.index)}: use label_priors")
+    if set(frequencies.index) != set(SUBMISSION_LABELS):
+        raise UserError(
+            f"the frequencies are of the labels {list(frequencies.index)}: use label_frequencies"
+        )
     return pd.DataFrame(
         {
-            label: (1 - pe_probability if label in NO_PE else pe_probability) * priors[label]
+            label: (1 - pe_probability if label in NO_PE else pe_probability) * frequencies[label]
             for label in SUBMISSION_LABELS
         }
     ).rename_axis("StudyInstanceUID")
 
 
 def image_probabilities(predictions: pd.DataFrame, hop: str) -> pd.DataFrame:
-    """The slices of a predictions table with one hop's probability, as submissions take them.
+    """Image probabilities for a submission: one hop of a predictions table.
 
     Returns:
-        Columns StudyInstanceUID, SOPInstanceUID, probability.
+        One row per slice: StudyInstanceUID, SOPInstanceUID, probability.
 
     Raises:
-        UserError: a column that the predictions lack.
+        UserError: the predictions lack a column.
     """
     missing = [c for c in (*IMAGE_COLUMNS[:2], hop) if c not in predictions]
     if missing:
-        raise UserError(f"the predictions lack {', '.join(missing)}: they have {list(predictions)}")
+        raise UserError(
+            f"the predictions lack {', '.join(missing)}: choose from {list(predictions)}"
+        )
     table = predictions[[*IMAGE_COLUMNS[:2], hop]].set_axis(list(IMAGE_COLUMNS), axis=1)
     return table.reset_index(drop=True)
 
 
-def with_unpredicted(image_probs: pd.DataFrame, listed: pd.DataFrame, prior: float) -> pd.DataFrame:
-    """Every slice that the competition lists: those without a prediction get `prior`.
+def with_unpredicted(
+    image_probs: pd.DataFrame, listed: pd.DataFrame, frequency: float
+) -> pd.DataFrame:
+    """All slices that the competition lists; those without a prediction get `frequency`.
 
-    A study that could not be read must be in the submission all the same.
+    A study that could not be read must be in the submission, too.
 
     Args:
-        image_probs: of `image_probabilities`.
-        listed: test.csv, a row a slice with StudyInstanceUID and SOPInstanceUID.
-        prior: probability in [0,1], such as the training part's share of positive slices.
+        image_probs: from `image_probabilities`.
+        listed: test.csv, one row per slice with StudyInstanceUID and SOPInstanceUID.
+        frequency: probability in [0,1], such as the share of positive slices in a labelled part.
 
     Raises:
-        UserError: a prediction of a slice that is not listed.
+        UserError: a prediction for a slice that is not listed.
     """
     unknown = set(image_probs["SOPInstanceUID"]) - set(listed["SOPInstanceUID"])
     if unknown:
@@ -127,7 +138,7 @@ def with_unpredicted(image_probs: pd.DataFrame, listed: pd.DataFrame, prior: flo
     table = listed[list(IMAGE_COLUMNS[:2])].merge(
         image_probs[list(IMAGE_COLUMNS[1:])], on="SOPInstanceUID", how="left"
     )
-    return table.fillna({"probability": prior})
+    return table.fillna({"probability": frequency})
 
 
 def write_submission(
@@ -136,19 +147,19 @@ def write_submission(
     exam_probs: pd.DataFrame,
     sample_submission: pd.DataFrame,
 ) -> None:
-    """Write submission.csv in the order of sample_submission.csv; only a valid one gets its name.
+    """Write submission.csv in the order of sample_submission.csv, atomically and only if valid.
 
-    The file is read back and judged by what it holds: rounding to text must not undo a repair.
+    The written file is read back and checked, since rounding to text must not undo a repair.
 
     Args:
-        path: of the CSV to write, columns id,label.
-        image_probs: a row a slice: StudyInstanceUID, SOPInstanceUID, probability.
+        path: the CSV to write, columns id,label.
+        image_probs: one row per slice: StudyInstanceUID, SOPInstanceUID, probability.
         exam_probs: the nine label columns, by StudyInstanceUID.
-        sample_submission: columns id,label; the ids to give, in their order.
+        sample_submission: columns id,label; the ids to write, in this order.
 
     Raises:
         UserError: ids missing or unknown, inconsistent labels, or probabilities that are NaN or
-            outside [0,1]. Nothing is left under `path`, or what was there before.
+            outside [0,1]. `path` is then left as it was.
     """
     exam = exam_probs[list(SUBMISSION_LABELS)].melt(ignore_index=False, var_name="of")
     exam_rows = pd.Series(exam.value.to_numpy(), [f"{s}_{of}" for s, of in exam.of.items()])
@@ -178,5 +189,5 @@ def _check_file(path: Path, image_probs: pd.DataFrame, studies: pd.Index, ids: p
         first = broken.iloc[0]
         raise UserError(
             f"{broken.StudyInstanceUID.nunique()} exams break the label rules, the first is study "
-            f"{first.StudyInstanceUID} ({first.rule}): repair them before writing"
+            f"{first.StudyInstanceUID} ({first.rule}): call submissions.consistency.repair first"
         )

@@ -1,9 +1,9 @@
-"""Lung and heart masks, by a method's name (paper, section IV).
+"""Masks of lungs and heart by a choice of methods, their hull and the crop (paper, section IV).
 
 methods.py                  segment(volume, spacing, method, **options)
-threshold.py                the embedded method: body.py, airway.py, heart.py
-from_totalsegmentator.py, from_lungmask.py, precomputed.py     other segmenters' masks
-plausible.py                what no chest can look like
+threshold.py                the embedded method: body.py, airway.py, heart.py, coarse.py
+from_totalsegmentator.py, from_lungmask.py, precomputed.py     masks by other segmenters
+plausible.py                refuses implausible masks, fills in a missing lung
 masks.py, hull.py           the masks, their convex hull, the crop
 """
 

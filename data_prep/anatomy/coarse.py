@@ -1,4 +1,4 @@
-"""Volumes and masks at about 4 mm, where the threshold method works, and the way there and back.
+"""Reduce volumes and masks to about 4 mm, where the threshold method works, and enlarge masks.
 
 Volumes are (Z, Y, X) int16 HU in LPS axes, masks (Z, Y, X) bool, spacing is (z, y, x) mm.
 """
@@ -17,7 +17,7 @@ def reduce_volume(
 ) -> tuple[np.ndarray, tuple[float, float, float]]:
     """The volume at about COARSE_MM, never finer than it was: (Z, Y, X) int16 HU, and its spacing.
 
-    In plane voxels are averaged; of the slices every n-th is taken.
+    Voxels are averaged in plane; along z every n-th slice is taken.
     """
     step, size, spacing = _grid(hu.shape, spacing_mm)
     slices = _every(hu, step)
@@ -27,7 +27,7 @@ def reduce_volume(
 
 
 def reduce_mask(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """A mask (Z, Y, X) bool on the grid of `reduce_volume`: voxels that are in it for the most."""
+    """A mask (Z, Y, X) bool on the grid of `reduce_volume`: voxels more than half covered by it."""
     step, size, _ = _grid(mask.shape, spacing_mm)
     slices = _every(mask, step).astype(np.float32)
     return np.stack([cv2.resize(s, size[::-1], interpolation=cv2.INTER_AREA) for s in slices]) > 0.5
@@ -47,12 +47,12 @@ def _every(volume: np.ndarray, step: int) -> np.ndarray:
 def enlarge(
     coarse: np.ndarray, hu: np.ndarray, belongs: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """A coarse mask at full size: its inside as it is, a shell of one coarse voxel judged by HU.
+    """A coarse mask at full size; in a shell of one coarse voxel at its edge the HU decide.
 
     Args:
         coarse: mask on the grid of `reduce_volume`.
-        hu: the full volume.
-        belongs: of HU on a slice (Y, X), whether voxels in the shell are of the organ.
+        hu: the full volume (Z, Y, X).
+        belongs: takes the HU of a slice (Y, X), returns which voxels belong to the organ.
     """
     zone = ndimage.binary_dilation(coarse).astype(np.uint8)
     zone += ndimage.binary_erosion(coarse, border_value=1)
@@ -69,7 +69,7 @@ def enlarge(
 def morphology(
     mask: np.ndarray, operation: int, radius_mm: float, spacing_mm: tuple[float, float, float]
 ) -> np.ndarray:
-    """An OpenCV morphology operation on each slice, with an ellipse of that radius."""
+    """Apply an OpenCV morphology operation to each slice, with an ellipse of that radius."""
     ry, rx = (max(1, round(radius_mm / mm)) for mm in spacing_mm[1:])
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * rx + 1, 2 * ry + 1))
     planes = mask.astype(np.uint8)

@@ -1,6 +1,6 @@
-"""Lungs by lungmask's U-Net (Hofmanninger et al. 2020), the heart by threshold between them.
+"""Segment lungs with lungmask's U-Net (Hofmanninger et al. 2020), the heart by threshold.
 
-Weights are read from a file and never fetched.
+Weights are read from a file and never downloaded.
 """
 
 import logging
@@ -30,11 +30,11 @@ def segment_by_lungmask(
 
     Args:
         hu: the whole study in LPS axes; spacing_mm: (z, y, x).
-        weights: a file of lungmask's; without it R231 in $TORCH_HOME/hub/checkpoints.
-        force_cpu: leave the GPU alone.
+        weights: a weights file of lungmask; default: R231 in $TORCH_HOME/hub/checkpoints.
+        force_cpu: do not use the GPU.
 
     Raises:
-        SetupError: lungmask or its weights are missing, or the file is none of its.
+        SetupError: lungmask or its weights are missing, or the file is not one of its weights.
         SegmentationError: lungs or heart not found.
     """
     labels = _inferer(_find(weights), force_cpu).apply(np.ascontiguousarray(hu))
@@ -54,21 +54,23 @@ def _find(weights: Path | None) -> Path:
     if not weights.is_file():
         raise SetupError(
             f"lungmask's weights are not at {weights}: put {R231} (from lungmask's releases) "
-            "there, or name its place by the option weights"
+            "there, or set the option weights to its path"
         )
     return weights
 
 
-@lru_cache(maxsize=1)  # one model a process, not one a study
+@lru_cache(maxsize=1)  # one model per process, not one per study
 def _inferer(weights: Path, force_cpu: bool):
     with warnings.catch_warnings():  # importing lungmask silences all UserWarnings for good
         lungmask = need("lungmask", "lungmask")
-    logging.getLogger("lungmask").setLevel(logging.WARNING)  # it prints a line a study
+    logging.getLogger("lungmask").setLevel(logging.WARNING)  # it prints one line per study
     try:
         with weights_only():
             return lungmask.LMInferer(
                 modelpath=str(weights), force_cpu=force_cpu, tqdm_disable=True
             )
-    except Exception as error:  # of torch and pickle, many kinds
+    except Exception as error:  # torch and pickle raise many kinds
         reason = (str(error).strip() or repr(error)).split(". ")[0].splitlines()[0]
-        raise SetupError(f"{weights} holds no weights of lungmask's ({reason})") from None
+        raise SetupError(
+            f"{weights} holds no weights of lungmask ({reason}): download {R231} again"
+        ) from None

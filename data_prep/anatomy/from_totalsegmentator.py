@@ -1,8 +1,8 @@
-"""Masks by TotalSegmentator (Wasserthal et al. 2023), from weights on disk, sending nothing.
+"""Segment with TotalSegmentator (Wasserthal et al. 2023), offline and with weights on disk.
 
-Weights are looked for in a folder that holds `Dataset297_...` and the like, never fetched. The
-package runs in a home of its own, thrown away afterwards, that switches usage statistics off:
-nothing in the user's home is read or changed but the weights.
+Weights are read from a folder that holds `Dataset297_...` and the like, and never downloaded. The
+package runs with a temporary home folder that switches usage statistics off: in the user's home
+only the weights are read, and nothing is changed.
 """
 
 import json
@@ -19,7 +19,7 @@ from data_prep.anatomy.optional import environment, need, weights_only
 from data_prep.anatomy.precomputed import LOBES
 from data_prep.errors import SetupError
 
-# What the landmarks' rules need, by the names of the task `total`.
+# Organs that the landmark rules need, by their names in the task `total`.
 ORGANS = (
     "aorta",
     "brachiocephalic_trunk",
@@ -34,9 +34,9 @@ ORGANS = (
     "trachea",
     "vertebrae_T4",
 )
-LUNG, HEART = 1, 2  # labels of ours; ORGANS follow
-# Datasets of the weights: at 3 mm; at 1.5 mm in five parts, with the 6 mm one that finds the
-# region of the organs asked for; and the airways, whose lungs are found at 3 mm.
+LUNG, HEART = 1, 2  # our label numbers; ORGANS follow
+# Numbers of the weights' datasets: the 3 mm model; the five 1.5 mm models and the 6 mm model that
+# finds the region of the requested organs; the airways model, which finds the lungs at 3 mm.
 FAST, FULL, VESSELS = (297,), (291, 292, 293, 294, 295, 298), (117, 297)
 
 
@@ -52,12 +52,12 @@ def segment_by_totalsegmentator(
 
     Args:
         hu: the whole study in LPS axes; spacing_mm: (z, y, x).
-        weights: the folder of the datasets; without it $TOTALSEG_WEIGHTS_PATH, then the place
-            where TotalSegmentator itself puts them.
-        fast: the 3 mm model, enough for hull and landmarks; else the five 1.5 mm ones.
-        airways: run the task lung_vessels too, for `lung_trachea_bronchia`. It is asked for, not
-            taken where its weights happen to be, so that two machines make the same masks.
-        device: `cpu`, `gpu` or `gpu:1`; without it the GPU where there is one.
+        weights: the folder of the datasets; default: $TOTALSEG_WEIGHTS_PATH, then the folder where
+            TotalSegmentator itself puts them.
+        fast: use the 3 mm model, enough for hull and landmarks; else the five 1.5 mm models.
+        airways: also run the task lung_vessels, for `lung_trachea_bronchia`. It does not depend on
+            whether its weights happen to be there, so that two machines make the same masks.
+        device: `cpu`, `gpu` or `gpu:1`; default: the GPU if there is one.
 
     Raises:
         SetupError: the package or weights are missing.
@@ -80,14 +80,14 @@ def segment_by_totalsegmentator(
     labels = table[labels]
     lung, heart, organs = labels == LUNG, labels == HEART, LabelMap(labels, ours)
     if airways:
-        # A map of its own, since it overlaps lung and trachea; its class 1 is lung_airways.
+        # A separate map, since it overlaps lung and trachea; its class 1 is lung_airways.
         bronchi = _run(hu, spacing_mm, folder, "lung_vessels", False, device)
         organs = ChainMap(organs, LabelMap(bronchi, {"lung_trachea_bronchia": 1}))
     return Masks(lung, heart, organs)
 
 
 def _find(weights: Path | None, needed: tuple[int, ...]) -> Path:
-    """The folder of the weights, with all datasets that are needed: else the package fetches."""
+    """The folder of the weights, checked for all needed datasets: else the package downloads."""
     if weights is None:
         default = Path.home() / ".totalsegmentator" / "nnunet" / "results"
         weights = os.environ.get("TOTALSEG_WEIGHTS_PATH") or default
@@ -96,9 +96,9 @@ def _find(weights: Path | None, needed: tuple[int, ...]) -> Path:
     names = [known[number]["foldername"] for number in dict.fromkeys(needed)]
     if missing := [name for name in names if not (weights / name).is_dir()]:
         raise SetupError(
-            f"TotalSegmentator's weights are not in {weights} ({', '.join(missing)}): fetch them "
-            "with `totalseg_download_weights` where there is a network, and name their folder by "
-            "the option weights or TOTALSEG_WEIGHTS_PATH"
+            f"TotalSegmentator's weights are not in {weights} ({', '.join(missing)}): download "
+            "them with `totalseg_download_weights` where there is a network, and set the option "
+            "weights or TOTALSEG_WEIGHTS_PATH to their folder"
         )
     return weights.resolve()
 
@@ -106,7 +106,7 @@ def _find(weights: Path | None, needed: tuple[int, ...]) -> Path:
 def _run(
     hu: np.ndarray, spacing_mm: tuple, weights: Path, task: str, fast: bool, device: str
 ) -> np.ndarray:
-    """Labels (Z, Y, X) uint8 of a task, in the package's numbers."""
+    """Run a task; returns labels (Z, Y, X) uint8 with the package's numbers."""
     nibabel = need("nibabel", "totalsegmentator")
     # NIfTI's axes are RAS: x and y run the other way.
     affine = np.diag([-spacing_mm[2], -spacing_mm[1], spacing_mm[0], 1.0])
@@ -129,12 +129,12 @@ def _run(
                 )
             except UnpicklingError:
                 raise SetupError(
-                    f"a checkpoint in {weights} holds more than numbers and was not loaded: fetch "
-                    "TotalSegmentator's weights again"
+                    f"a checkpoint in {weights} holds more than numbers and was not loaded: "
+                    "download TotalSegmentator's weights again"
                 ) from None
     if made.shape != image.shape or not np.allclose(made.affine, affine, atol=1e-3):
         raise RuntimeError(
-            f"TotalSegmentator answered on another grid: {made.shape} for {image.shape}"
+            f"TotalSegmentator returned another grid: {made.shape} for {image.shape}"
         )
     labels = np.asanyarray(made.dataobj).astype(np.uint8).transpose(2, 1, 0)
     return np.ascontiguousarray(labels)

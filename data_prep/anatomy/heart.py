@@ -1,4 +1,4 @@
-"""The heart between two lungs, and the dome of the diaphragm under it, on a coarse CT.
+"""Find the heart between the lungs, and the dome of the diaphragm, on a coarse CT.
 
 Volumes are (Z, Y, X) int16 HU in LPS axes, masks (Z, Y, X) bool, spacing is (z, y, x) mm.
 """
@@ -15,17 +15,17 @@ from data_prep.errors import SegmentationError
 
 SOFT_HU = (-20, 700)  # fat below, cortical bone above
 CONTRAST_HU = 120  # opacified blood above; myocardium, liver and clotted blood below
-DOME_TOP_MM2 = 400.0  # the first section of the dome, larger than those of a hilum
+DOME_TOP_MM2 = 400.0  # area of the dome's highest section, larger than that of a hilum
 ABOVE_DOME_MM = 12.0  # the left lobe of the liver may rise so far above the right dome's top
 BELOW_DOME_MM = 15.0  # how far below the right dome's top the heart may reach
-SMOOTH_MM = 3.0  # standard deviation
+SMOOTH_MM = 3.0  # standard deviation of the Gaussian filter
 MIN_HEART_ML = 30.0
 
 
 def find_heart(
     hu: np.ndarray, lung: np.ndarray, spacing_mm: tuple[float, float, float]
 ) -> np.ndarray:
-    """Soft tissue in the hull of the lungs: opacified blood where there is any.
+    """Heart mask (Z, Y, X) bool: soft tissue in the hull of the lungs, from opacified blood if any.
 
     Args:
         hu: (Z, Y, X) int16 at about 4 mm.
@@ -49,7 +49,7 @@ def find_heart(
         slice(y0, y0 + max(1, round((y1 - y0) * 0.68))),
         slice(max(0, round(middle - 0.2 * width)), round(middle + 0.35 * width)),
     )
-    # Noise would break the blood up; at 4 mm the edge it moves is within the wall.
+    # Smoothed, since noise would break up the blood; the edge moves by less than the wall.
     part = ndimage.gaussian_filter(hu[where].astype(np.float32), SMOOTH_MM / np.array(spacing_mm))
     soft = (part > SOFT_HU[0]) & (part < SOFT_HU[1]) & convex_hull(lung[where[0]])[:, *where[1:]]
     ml = np.prod(spacing_mm) / 1000
@@ -66,7 +66,7 @@ def find_heart(
         _taper(found, dome[0] - bottom, round(ABOVE_DOME_MM / spacing_mm[0]))
     if found.sum() * ml < MIN_HEART_ML:
         raise SegmentationError(
-            f"no heart: {found.sum() * ml:.0f} mL of soft tissue between the lungs"
+            f"no heart: only {found.sum() * ml:.0f} mL of soft tissue between the lungs"
         )
     heart = np.zeros(hu.shape, bool)
     heart[where] = found
@@ -74,10 +74,10 @@ def find_heart(
 
 
 def _taper(heart: np.ndarray, dome_z: int, above: int) -> None:
-    """Near the dome a section stays in the one above it: what sticks out is liver or spleen.
+    """Limit each section near the dome to the one above it, since the rest is liver or spleen.
 
-    Without contrast they look like the heart that lies on them. From `above` slices over the dome
-    down to it a section may still grow by a voxel, as the apex does. Changes `heart` in place.
+    Without contrast these look like the heart that lies on them. From `above` slices over the dome
+    down to it a section may still grow by one voxel, as the apex does. Changes `heart` in place.
     """
     cross = ndimage.generate_binary_structure(2, 1)
     for z in range(min(dome_z + above, len(heart) - 1) - 1, -1, -1):
@@ -91,11 +91,11 @@ def diaphragm_dome(
     """Top (z, y, x) of the right diaphragm: soft tissue in the hull of the right lung.
 
     Args:
-        lung: (Z, Y, X) bool; `middle`: the column that parts the right lung from the left.
+        lung: (Z, Y, X) bool; `middle`: the column between the right lung and the left.
         spacing_mm: voxel size (z, y, x).
 
     Returns:
-        None where no lung rides on a dome, e.g. because the volume's lower edge cuts it.
+        Voxel (z, y, x), or None if no dome is seen, e.g. because the volume's lower edge cuts it.
     """
     right = lung[:, :, :middle]
     columns = np.flatnonzero(right.any((0, 1)))
@@ -111,7 +111,7 @@ def diaphragm_dome(
         return None
     while z + 1 < len(area) and area[z + 1] > DOME_TOP_MM2:
         if area[z] < 4 * DOME_TOP_MM2 and area[z + 1] > 0.85 * area[z]:
-            break  # vessels that rise from it: the dome itself narrows fast towards its top
+            break  # vessels above the dome: the dome itself narrows fast towards its top
         z += 1
     y, x = np.argwhere(bulge[z]).mean(0)
     return z, round(y), round(x)

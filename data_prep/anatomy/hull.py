@@ -1,4 +1,4 @@
-"""The convex hull around lungs and heart, and the crop made of it (paper, section IV).
+"""Convex hull around lungs and heart, and the crop to it (paper, section IV).
 
 Volumes are (Z, Y, X) int16 HU, masks (Z, Y, X) bool; a box is start and stop voxels (3, 2) zyx.
 """
@@ -15,14 +15,14 @@ from pekit.dataset.schema import OUTSIDE_HU
 
 
 def convex_hull(*masks: np.ndarray) -> np.ndarray:
-    """Convex hull around masks (Z, Y, X) bool together, on each slice (paper, section IV)."""
+    """Convex hull (Z, Y, X) bool around the union of masks, slice by slice (paper, section IV)."""
     hull = np.zeros(masks[0].shape, np.uint8)
     for z, plane in enumerate(hull):
-        # Slice by slice all of it stays in the processor's cache: four times as fast.
+        # Slice by slice the data stay in the processor's cache: four times as fast.
         union = reduce(np.logical_or, (mask[z] for mask in masks))
         rows = np.flatnonzero(union.any(1))
         if len(rows):
-            # The ends of each row have the same hull as all of its voxels.
+            # The first and last voxel of each row have the same hull as all of its voxels.
             first, last = union.argmax(1), union.shape[1] - 1 - union[:, ::-1].argmax(1)
             ends = np.stack([np.r_[first[rows], last[rows]], np.r_[rows, rows]], 1)
             cv2.fillConvexPoly(plane, cv2.convexHull(ends.astype(np.int32)), 1)
@@ -30,7 +30,7 @@ def convex_hull(*masks: np.ndarray) -> np.ndarray:
 
 
 def crop_box(mask: np.ndarray) -> np.ndarray:
-    """Start and stop voxels (3, 2) int, rows z, y, x, of the box around a mask (Z, Y, X).
+    """Crop box of a mask (Z, Y, X): start and stop voxels (3, 2) int, rows z, y, x.
 
     Raises:
         SegmentationError: the mask is empty.
@@ -44,7 +44,7 @@ def crop_box(mask: np.ndarray) -> np.ndarray:
 
 
 def hull_and_box(masks: Masks) -> tuple[np.ndarray, np.ndarray]:
-    """Hull (Z, Y, X) bool around lungs, heart and an opaque lung's place, and its box (3, 2)."""
+    """Hull (Z, Y, X) bool around lungs, heart and the place of an opaque lung; its box (3, 2)."""
     hull = convex_hull(*masks.parts())
     return hull, crop_box(hull)
 
@@ -52,11 +52,11 @@ def hull_and_box(masks: Masks) -> tuple[np.ndarray, np.ndarray]:
 def apply_crop(
     hu: np.ndarray, hull: np.ndarray, box: np.ndarray, crop: str = "masked"
 ) -> np.ndarray:
-    """The part of a volume (Z, Y, X) int16 HU that is kept.
+    """Crop a volume (Z, Y, X) int16 HU.
 
     Args:
         hu: the whole study.
-        hull: (Z, Y, X) bool of the same shape.
+        hull: (Z, Y, X) bool, same shape.
         box: (3, 2) start and stop voxels.
         crop: `masked` (the box, OUTSIDE_HU outside the hull), `box` or `none` (the whole study).
 
@@ -66,7 +66,7 @@ def apply_crop(
     if crop == "none":
         return hu
     if crop not in ("masked", "box"):
-        raise UserError(f"unknown crop {crop!r}: one of masked, box, none")
+        raise UserError(f"unknown crop {crop!r}: choose from masked, box, none")
     where = tuple(slice(start, stop) for start, stop in box)
     if crop == "box":
         return hu[where].copy()

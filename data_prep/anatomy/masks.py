@@ -1,4 +1,4 @@
-"""What every segmentation method makes of a study: the masks of its organs."""
+"""Organ masks of a study, the result of every segmentation method."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ class Masks:
     Attributes:
         lung: both lungs.
         heart: the heart.
-        organs: further ones by TotalSegmentator's class names, e.g. `aorta`; a mapping that may
-            read or compute a mask when it is asked for, since twenty of them fill the memory.
-        opaque: where a lung should be that is not in `lung` (fluid, collapse), or None; the hull
+        organs: further masks by TotalSegmentator's class names, e.g. `aorta`; the mapping may read
+            or compute a mask on access, since twenty masks would fill the memory.
+        opaque: place of a lung that is missing from `lung` (fluid, collapse), or None; the hull
             covers it.
     """
 
@@ -25,21 +25,21 @@ class Masks:
     opaque: np.ndarray | None = None
 
     def parts(self) -> list[np.ndarray]:
-        """The masks that the hull goes around."""
+        """The masks that the hull encloses."""
         return [part for part in (self.lung, self.heart, self.opaque) if part is not None]
 
 
 class LabelMap(Mapping):
-    """Masks out of one label volume, each made when it is asked for.
+    """Masks of one label volume, each computed on access: (Z, Y, X) bool.
 
     Args:
-        labels: (Z, Y, X) uint8, a number a voxel.
-        numbers: name -> number; names whose number is nowhere in `labels` are left out.
+        labels: (Z, Y, X) uint8, one label number per voxel.
+        numbers: name -> number; names whose number does not occur in `labels` are left out.
     """
 
     def __init__(self, labels: np.ndarray, numbers: Mapping[str, int]):
         there = np.zeros(256, bool)
-        for plane in labels:  # all at once would take eight bytes a voxel
+        for plane in labels:  # all at once would take eight bytes per voxel
             there[plane] = True
         self.labels = labels
         self.numbers = {name: number for name, number in numbers.items() if there[number]}
@@ -54,4 +54,4 @@ class LabelMap(Mapping):
         return len(self.numbers)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.numbers  # Mapping's own makes the mask
+        return name in self.numbers  # Mapping's own method would compute the mask

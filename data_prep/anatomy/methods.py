@@ -1,8 +1,8 @@
-"""Lung and heart masks of a CT (paper, section IV).
+"""Segment lungs and heart of a CT by a method chosen by name (paper, section IV).
 
-`segment` chooses a method by name. `threshold` needs no weights; `totalsegmentator` and `lungmask`
-need their package and weights on disk; `precomputed` reads masks that any segmenter made. Volumes
-are (Z, Y, X) int16 HU in LPS axes, spacing is (z, y, x) mm.
+`threshold` needs no weights; `totalsegmentator` and `lungmask` need their package and weights on
+disk; `precomputed` reads masks made by any segmenter. Volumes are (Z, Y, X) int16 HU in LPS axes,
+spacing is (z, y, x) mm.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ from data_prep.anatomy.precomputed import segment_precomputed
 from data_prep.anatomy.threshold import segment_by_threshold
 from pekit.common.errors import UserError, nearest
 
-# The median over the heart, walls included, is 30 to 60 HU without contrast; blood that lets a clot
-# be seen (200 HU and more in the pulmonary artery) lifts it well above this.
+# Without contrast the median over the heart, walls included, is 30 to 60 HU. Contrast that makes a
+# clot visible (200 HU and more in the pulmonary artery) raises it well above this value.
 CTPA_MIN_HU = 100.0
 
 
@@ -35,16 +35,16 @@ def segment(
         volume_hu: the whole study.
         spacing_mm: voxel size (z, y, x).
         method: a name in METHODS.
-        options: what that method takes, e.g. `folder` for `precomputed`.
+        options: the method's options, e.g. `folder` for `precomputed`.
 
     Returns:
-        Lungs, heart, and whatever else the method gives. A lung that is missing from the mask has
-        its place in `opaque`, so that the hull covers it.
+        Lungs, heart, and further organs if the method gives them. The place of a lung that is
+        missing from the mask is in `opaque`, so that the hull covers it.
 
     Raises:
         SegmentationError: lungs or heart not found, or implausible (`plausible.check_masks`).
         UserError: unknown method or option, a missing package or weights, or mask files that do
-            not fit.
+            not fit the volume.
     """
     check_method(method)
     function, known = METHODS[method]
@@ -62,7 +62,7 @@ def check_method(method: str) -> None:
     """Refuse a name that is not in METHODS.
 
     Raises:
-        UserError: names the nearest one.
+        UserError: the name is unknown; the message suggests the nearest one.
     """
     if method not in METHODS:
         raise UserError(f"no segmentation method {method!r}: {nearest(method, METHODS)}")
@@ -77,5 +77,5 @@ METHODS: dict[str, tuple[Callable[..., Masks], tuple[str, ...]]] = {
 
 
 def contrast_hu(hu: np.ndarray, heart: np.ndarray) -> float:
-    """Median HU in the heart mask: below CTPA_MIN_HU the scan is no contrast-filled CTPA."""
+    """Median HU in the heart mask; below CTPA_MIN_HU the scan is not a contrast-enhanced CTPA."""
     return float(np.median(hu[heart]))

@@ -1,4 +1,4 @@
-"""Optional packages: imported where they are used, their weights loaded as nothing but numbers."""
+"""Import optional packages on use, and load their weights without running code in them."""
 
 import os
 from collections.abc import Iterator
@@ -12,23 +12,23 @@ from data_prep.errors import SetupError
 
 
 def need(module: str, extra: str) -> ModuleType:
-    """An optional package's module.
+    """Import a module of an optional package.
 
     Raises:
-        SetupError: it, or something that it needs, is not installed.
+        SetupError: the package, or one that it needs, is not installed.
     """
     try:
         return import_module(module)
     except ImportError as error:
         raise SetupError(
-            f"the method {extra} needs a package that is not here ({error}): "
+            f"the method {extra} needs a package that is not installed ({error}): "
             f"pip install 'pekit[{extra}]'"
         ) from None
 
 
 @contextmanager
 def environment(**values: str) -> Iterator[None]:
-    """Environment variables for the time of the block; afterwards all are as they were."""
+    """Set environment variables inside the block; afterwards all are as before."""
     before = dict(os.environ)
     os.environ.update(values)
     try:
@@ -41,16 +41,16 @@ def environment(**values: str) -> Iterator[None]:
 
 @contextmanager
 def weights_only() -> Iterator[None]:
-    """For the time of the block torch.load runs nothing that a file of weights holds.
+    """Inside the block torch.load runs no code from a weights file.
 
-    nnU-Net asks for the opposite; this variable overrules it. Its checkpoints hold numpy numbers
-    beside the weights, which are let through.
+    nnU-Net asks for the opposite; an environment variable overrules it. Its checkpoints hold numpy
+    numbers beside the weights, which are allowed.
     """
     import torch
 
     scalar = np.float64(0).__reduce__()[0]
     kinds = {type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "bool")}
-    # Of numpy 1 and 2, either of which may have written the file.
+    # Names of numpy 1 and 2: either may have written the file.
     names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     numbers = [*names, np.dtype, *kinds]
     with (

@@ -1,8 +1,8 @@
-"""Masks that another program wrote, one file an organ, read from a folder.
+"""Read masks written by another program: a folder with one file per organ.
 
     lung.nii.gz heart.nii.gz aorta.nii.gz ...     or .nii, .nrrd, .mha, ...
 
-TotalSegmentator's own output folder is read as it is: its lung_*_lobe_* files are the lung.
+An output folder of TotalSegmentator can be read as it is: its lung_*_lobe_* files make the lung.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ LOBES = (
     "lung_middle_lobe_right",
     "lung_lower_lobe_right",
 )
-GRID_TOLERANCE = 0.1  # of a voxel, over the whole extent; writers round spacing and origin
+GRID_TOLERANCE = 0.1  # voxels, over the whole extent; writers round spacing and origin
 
 
 def segment_precomputed(
@@ -32,17 +32,17 @@ def segment_precomputed(
     folder: Path,
     origin_mm: tuple[float, float, float] | None = None,
 ) -> Masks:
-    """Masks from the files in `folder`; `organs` reads each further one when it is asked for.
+    """Masks from the files in `folder`; `organs` reads each further file on access.
 
     Args:
         hu: (Z, Y, X), the volume that the masks must fit.
         spacing_mm: (z, y, x).
-        folder: lung (or lobes) and heart, and any other organ under its name.
+        folder: files named lung (or lobes), heart, and any other organ.
         origin_mm: (z, y, x) LPS position of voxel (0, 0, 0); without it the masks' position is
             not checked.
 
     Raises:
-        UserError: a file is missing, unreadable, twice there, or on another grid.
+        UserError: a file is missing, unreadable, on another grid, or two have the same name.
         SegmentationError: lung or heart is empty.
     """
     files = MaskFolder(Path(folder), hu.shape, spacing_mm, origin_mm)
@@ -53,13 +53,12 @@ def segment_precomputed(
         lung = reduce(np.logical_or, (files[name] for name in lobes))
     else:
         raise UserError(
-            f"{folder} holds neither lung.nii.gz (or .nrrd) nor lobes (lung_*_lobe_*.nii.gz): "
+            f"{folder} has neither lung.nii.gz (or .nrrd) nor lobes (lung_*_lobe_*.nii.gz): "
             "put the masks there or choose another method"
         )
     if "heart" not in files:
         raise UserError(
-            f"{folder} holds no heart.nii.gz (or .nrrd): put the mask there or choose another "
-            "method"
+            f"{folder} has no heart.nii.gz (or .nrrd): put the mask there or choose another method"
         )
     heart = files["heart"]
     for name, mask in (("lung", lung), ("heart", heart)):
@@ -69,11 +68,11 @@ def segment_precomputed(
 
 
 class MaskFolder(Mapping):
-    """The mask files of a folder by name, each read when it is asked for: (Z, Y, X) bool.
+    """The mask files of a folder by name, each read on access: (Z, Y, X) bool.
 
     Raises:
-        UserError: no such folder, or two files of one name; on reading, an unreadable file or one
-            on another grid than `shape` and `spacing_mm`, or `origin_mm` where it is given.
+        UserError: no such folder, or two files with one name; on access, an unreadable file or one
+            on another grid than `shape`, `spacing_mm` and, if given, `origin_mm`.
     """
 
     def __init__(self, folder: Path, shape: tuple, spacing_mm: tuple, origin_mm: tuple | None):
@@ -85,7 +84,7 @@ class MaskFolder(Mapping):
             name = _stem(path)
             if name in self.files:
                 raise UserError(
-                    f"{folder} holds {self.files[name].name} and {path.name}: keep one of them"
+                    f"{folder} has both {self.files[name].name} and {path.name}: keep one of them"
                 )
             self.files[name] = path
 
@@ -99,7 +98,7 @@ class MaskFolder(Mapping):
         return len(self.files)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.files  # Mapping's own reads the file
+        return name in self.files  # Mapping's own method would read the file
 
 
 def read_mask(
@@ -108,10 +107,10 @@ def read_mask(
     spacing_mm: tuple[float, float, float],
     origin_mm: tuple[float, float, float] | None = None,
 ) -> np.ndarray:
-    """A mask file (any axis order and direction) as (Z, Y, X) bool in LPS axes.
+    """Read a mask file (any axis order and direction) as (Z, Y, X) bool in LPS axes.
 
     Raises:
-        UserError: unreadable, or on another grid; the message holds both values.
+        UserError: the file is unreadable or on another grid; the message gives both values.
     """
     image = read_image(path)
     if image.array.shape != tuple(shape):

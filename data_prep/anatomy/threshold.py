@@ -1,4 +1,4 @@
-"""The embedded segmenter: lungs are the air inside the body, the heart the blood between them.
+"""The embedded segmenter: lungs from air inside the body, the heart from blood between them.
 
 Volumes are (Z, Y, X) int16 HU in LPS axes, spacing is (z, y, x) mm.
 """
@@ -14,13 +14,13 @@ from data_prep.anatomy.heart import SOFT_HU, find_heart
 from data_prep.anatomy.masks import Masks
 from data_prep.errors import SegmentationError
 
-GAS_HU = -975  # the darkest quarter of bowel gas lies below, that of emphysematous lung above
+GAS_HU = -975  # lower quartile: below in bowel gas, above in lung, emphysematous lung included
 MIN_LUNG_ML = 300.0
 MIN_PART_ML = 10.0  # of lung in one piece
 
 
 def segment_by_threshold(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> Masks:
-    """Masks of lungs and heart of a volume (Z, Y, X) int16 HU, found at about 4 mm.
+    """Masks of lungs and heart of a volume (Z, Y, X) int16 HU, computed at about 4 mm.
 
     Raises:
         SegmentationError: lungs or heart not found.
@@ -30,7 +30,7 @@ def segment_by_threshold(hu: np.ndarray, spacing_mm: tuple[float, float, float])
     if not inside.any():
         raise SegmentationError("no lungs: no air inside the body")
     airway, _ = trace_airway(inside & (coarse < AIRWAY_HU), spacing)
-    # The wall goes with the airway: it is air by partial volume.
+    # The airway's wall is removed with it: partial volume makes it look like lung.
     airway = morphology(airway, cv2.MORPH_DILATE, 2.0, spacing)
     lung = _choose_lungs(coarse, inside, spacing)
     lung = morphology(lung, cv2.MORPH_CLOSE, 6.0, spacing) & ~airway
@@ -45,14 +45,14 @@ def segment_by_threshold(hu: np.ndarray, spacing_mm: tuple[float, float, float])
 
 
 def _without_crumbs(lung: np.ndarray, spacing_mm: tuple) -> np.ndarray:
-    """The mask without small parts, such as what is left of larynx or trachea above the lungs."""
+    """The mask without small parts, such as remains of larynx or trachea above the lungs."""
     labels, count = ndimage.label(lung)
     ml = np.bincount(labels.ravel(), minlength=count + 1) * np.prod(spacing_mm) / 1000
     return lung & (ml >= MIN_PART_ML)[labels]
 
 
 def _choose_lungs(hu: np.ndarray, air: np.ndarray, spacing_mm: tuple) -> np.ndarray:
-    """The largest air region, and others of its kind beside it; bowel gas is left out."""
+    """The largest air region and similar ones beside it; bowel gas is left out."""
     labels, _ = ndimage.label(air)
     ml = np.bincount(labels.ravel(), minlength=2) * np.prod(spacing_mm) / 1000
     ml[0] = 0
@@ -74,6 +74,6 @@ def _choose_lungs(hu: np.ndarray, air: np.ndarray, spacing_mm: tuple) -> np.ndar
         kept.append(i)
     if not kept:
         raise SegmentationError(
-            f"no lungs: nothing of their density inside the body fills {MIN_LUNG_ML:.0f} mL"
+            f"no lungs: nothing of their density inside the body reaches {MIN_LUNG_ML:.0f} mL"
         )
     return np.isin(labels, kept)

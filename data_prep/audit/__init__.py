@@ -1,6 +1,6 @@
-"""Is every study what it says?
+"""Audit of the studies: each gets the status ok, repaired or excluded, with reasons.
 
-rules.py        the rules of a status
-continuity.py   slices unlike both neighbours
-studies.py      a whole data set, in tables
+rules.py        rules for one study
+continuity.py   damaged slices, by comparison with their neighbours
+studies.py      a whole data set, into tables
 """

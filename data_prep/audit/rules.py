@@ -1,10 +1,10 @@
-"""The rules of the audit: a status and its reasons for each study.
+"""Audit one study: its status and the reasons for it.
 
-    audit_headers(task)    from headers and CSV, no pixels read
-    audit_study(task)      from pixels too, with the volume
+    audit_headers(task)    from headers and CSV, without reading pixels
+    audit_study(task)      from headers, CSV and pixels; also returns the volume
 
-Nothing is dropped without a reason. Status: `ok` (used as it is; reasons may still say what is
-remarkable), `repaired` (used after a change) and `excluded` (not used).
+Status: `ok` (used as it is; reasons may hold remarks), `repaired` (used after a change) and
+`excluded` (not used). A repaired or excluded study always has a reason.
 """
 
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ from data_prep.rsna import StudyTask
 from data_prep.volume import Volume
 from pekit.dataset.schema import EXAM_LABELS, LABELS, SLICE_LABEL, UIDS, public_uid
 
-MAX_MISSING = 0.25  # a study that lacks a larger part of its slices is no longer that study
-MAX_DARKEST_HU = -900  # the darkest hundredth of a chest CT is air
-MIN_BRIGHTEST_HU = 100  # bone and contrast reach above
+MAX_MISSING = 0.25  # a study that lacks a larger share of its slices is excluded
+MAX_DARKEST_HU = -900  # 1st percentile: the darkest voxels of a chest CT are air
+MIN_BRIGHTEST_HU = 100  # 99.9th percentile: bone and contrast are brighter
 
 RV_LV = ("rv_lv_ratio_gte_1", "rv_lv_ratio_lt_1")
 LOCATION = ("leftsided_pe", "rightsided_pe", "central_pe")
@@ -33,24 +33,24 @@ NO_PE = ("negative_exam_for_pe", "indeterminate")
 
 @dataclass(frozen=True)
 class Audit:
-    """What is to be done with a study (`ok`, `repaired` or `excluded`), and why."""
+    """Status of a study (`ok`, `repaired` or `excluded`) and the reasons for it."""
 
     status: str
     reasons: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, grave=(), repairs=(), remarks=()) -> "Audit":
-        """Excluded for grave reasons, repaired where something was changed, else ok."""
+        """Excluded if there are grave reasons, repaired if something was changed, else ok."""
         status = "excluded" if grave else "repaired" if repairs else "ok"
         return cls(status, (*grave, *repairs, *remarks))
 
 
 def audit_headers(task: StudyTask) -> tuple[Audit, Series | None]:
-    """Judge a study of a data set by its headers and its rows of the CSV; no pixels are read.
+    """Audit a study of a data set by its headers and its rows of the CSV; no pixels are read.
 
     Returns:
-        The status, and the headers; None for these where they form no series. Reasons name files
-        by UID only, so they may go into shared tables.
+        The audit, and the headers, or None if they form no series. Reasons name files by UID only,
+        so that tables with them may be shared.
     """
     if problems := _before_reading(task):
         return Audit.of(problems), None
@@ -63,11 +63,10 @@ def audit_headers(task: StudyTask) -> tuple[Audit, Series | None]:
 
 
 def audit_study(task: StudyTask) -> tuple[Audit, Volume | None]:
-    """Read a study of a data set and judge it by headers, pixels and its rows of the CSV.
+    """Read a study of a data set and audit it by headers, pixels and its rows of the CSV.
 
     Returns:
-        The status, and the volume; None for the volume when it cannot be read. Reasons as for
-        `audit_headers`.
+        The audit, and the volume, or None if it cannot be read. Reasons as for `audit_headers`.
     """
     if problems := _before_reading(task):
         return Audit.of(problems), None
@@ -80,14 +79,14 @@ def audit_study(task: StudyTask) -> tuple[Audit, Volume | None]:
 
 
 def audit_alone(path: Path, series: str | None = None) -> tuple[Audit, Volume]:
-    """Read and judge one study that belongs to no data set.
+    """Read and audit one study that belongs to no data set.
 
     Args:
-        path: a folder of DICOM files, or a NIfTI or NRRD file.
-        series: SeriesInstanceUID, where the folder holds several.
+        path: a folder of DICOM files, or a NIfTI, NRRD or MetaImage file.
+        series: SeriesInstanceUID, if the folder holds several.
 
     Raises:
-        StudyError: it cannot be read.
+        StudyError: the study cannot be read.
     """
     path = Path(path)
     volume = read_image_volume(path) if is_image(path) else read_series(path, series)
@@ -103,7 +102,7 @@ def unreadable(error: StudyError) -> Audit:
 
 
 def _before_reading(task: StudyTask) -> list[str]:
-    """What excludes a study before a file of it is opened."""
+    """Reasons that exclude a study before any of its files is opened."""
     problems = list(task.problems)
     if task.rows.empty:
         problems.append("the CSV has no row for the study")
@@ -113,10 +112,10 @@ def _before_reading(task: StudyTask) -> list[str]:
 
 
 def _listed(read: Series | Volume, rows: pd.DataFrame) -> list[str]:
-    """What in the files contradicts the study's rows of the CSV so that it cannot be used."""
+    """Contradictions between files and rows of the CSV that exclude the study."""
     problems = _gaps(read)
     if read.study_uid != rows[UIDS[0]].iloc[0]:
-        problems.append(f"the files are of another study ({public_uid(read.study_uid)})")
+        problems.append(f"the files belong to another study ({public_uid(read.study_uid)})")
     if len(read.sop_uids) < (1 - MAX_MISSING) * len(rows):
         problems.append(_count(read, rows))
     if unknown := set(read.sop_uids) - set(rows[UIDS[2]]):
@@ -141,18 +140,17 @@ def _gaps(read: Series | Volume) -> list[str]:
 
 
 def pixel_problems(hu: np.ndarray) -> list[str]:
-    """Why the voxels of a volume (Z, Y, X) int16 HU cannot be used; empty when they can."""
+    """Reasons why the voxels of a volume (Z, Y, X) int16 HU cannot be used; empty if they can."""
     problems = hu_problems(hu)
     if len(damaged := damaged_slices(hu)):
         problems.append(
-            f"{len(damaged)} slices unlike both neighbours, as damage looks, the first "
-            f"z={damaged[0]}"
+            f"{len(damaged)} slices look damaged (unlike both neighbours), the first z={damaged[0]}"
         )
     return problems
 
 
 def hu_problems(hu: np.ndarray) -> list[str]:
-    """Why a volume (Z, Y, X) int16 cannot be a chest CT in HU; empty when it can."""
+    """Reasons why a volume (Z, Y, X) int16 cannot be a chest CT in HU; empty if it can."""
     sample = hu[:, ::3, ::7]  # enough for percentiles
     dark, bright = np.percentile(sample, (1, 99.9))
     problems = []
@@ -162,7 +160,7 @@ def hu_problems(hu: np.ndarray) -> list[str]:
         problems.append(f"nothing bright: the brightest voxels have {bright:.0f} HU")
     flat = np.flatnonzero(sample.min((1, 2)) == sample.max((1, 2)))
     if len(flat):
-        problems.append(f"{len(flat)} slices of one single value, the first z={flat[0]}")
+        problems.append(f"{len(flat)} slices with a single value, the first z={flat[0]}")
     return problems
 
 
@@ -170,10 +168,10 @@ def label_problems(labels: pd.DataFrame) -> list[str]:
     """Contradictions in one study's rows of train.csv, by the rules of the RSNA-STR data set.
 
     Args:
-        labels: a row a slice, with the UIDs and all label columns.
+        labels: one row per slice, with the UIDs and all label columns.
 
     Returns:
-        A sentence for each; empty when the labels agree.
+        One message per contradiction; empty if the labels agree.
     """
     if absent := [name for name in (*UIDS, *LABELS) if name not in labels]:
         return [f"the CSV lacks the columns {', '.join(absent)}"]

@@ -1,10 +1,11 @@
-"""The data set doctor: every study of a data set judged, in tables that say what is wrong.
+"""Audit every study of a data set and write tables of status and reasons.
 
     examine(data, out, depth="headers")     minutes for 7,279 studies: no pixels are read
-    examine(data, out, depth="pixels")      decodes every slice too
+    examine(data, out, depth="pixels")      also decodes every slice
 
-Writes in `out`: `audit.parquet` and `audit.csv`, a row a study; and `exclusions.csv`, the studies
-not to be used, which `prepare` takes. That file may be edited; its hash goes into every manifest.
+Writes in `out`: `audit.parquet` and `audit.csv`, one row per study; `audit.json`, the number of
+studies per status; and `exclusions.csv`, the studies that `prepare` leaves out. That file may be
+edited; its hash goes into every manifest.
 """
 
 from collections.abc import Callable, Iterable
@@ -41,26 +42,26 @@ def examine(
     workers: int = 1,
     progress: Callable[..., Iterable] | None = None,
 ) -> pd.DataFrame:
-    """Judge every study of the data set in the RSNA layout at `data`.
+    """Audit every study of the data set in the RSNA layout at `data`.
 
     Args:
         data: the data set's folder.
-        out: folder of the tables; the same call goes on where a killed one was.
-        depth: `headers`, or `pixels` too.
+        out: folder of the tables; after a kill the same call resumes.
+        depth: `headers`, or `pixels` for headers and pixels.
         sources: parts of the data set, each with its CSV and folder.
-        limit: only so many studies of each source.
-        workers: processes.
+        limit: at most this many studies of each source.
+        workers: number of processes.
         progress: `progress(iterable, total=, desc=)`, e.g. tqdm.
 
     Returns:
-        A row a study with COLUMNS: status, reasons, slices found, listed in the CSV, positive by
-        the CSV and missing between others, matrix, spacing in mm, transfer syntaxes.
+        One row per study with COLUMNS: status, reasons, number of slices found, listed in the CSV,
+        positive in the CSV and missing in gaps, matrix size, spacing in mm, transfer syntaxes.
 
     Raises:
         UserError: no data set there, a CSV that lacks columns, or an unknown depth.
     """
     if depth not in get_args(Depth):
-        raise UserError(f"unknown depth {depth!r}: one of {', '.join(get_args(Depth))}")
+        raise UserError(f"unknown depth {depth!r}: choose from {', '.join(get_args(Depth))}")
     out = Path(out)
     tasks = find_studies(Path(data), sources, limit)
     records = Records(out / "records" / depth, rules())
@@ -76,7 +77,7 @@ def examine(
     excluded = table.loc[table["status"] == "excluded", list(EXCLUSION_COLUMNS)]
     write_csv(out / "exclusions.csv", excluded)
     counts = table["status"].value_counts().to_dict()
-    write_json(out / "audit.json", {"depth": depth, "rules": rules(), "statuses": counts})
+    write_json(out / "audit.json", {"depth": depth, "rules": rules(), "counts": counts})
     return table
 
 
@@ -97,7 +98,7 @@ def examine_study(task: StudyTask, depth: Depth) -> dict:
 
 
 def _facts(read: Series | Volume) -> dict:
-    """What the files say of a study that could be read."""
+    """Columns of the table that come from the files."""
     slices, rows, columns = read.shape
     return {
         "slices": slices,
@@ -110,20 +111,20 @@ def _facts(read: Series | Volume) -> dict:
 
 
 def rules() -> str:
-    """Version of the rules: a hash of the code that judges."""
+    """Version of the rules: a hash of their code."""
     return module_hash("data_prep.audit.rules")[:12]
 
 
 def read_exclusions(path: Path) -> dict[str, str]:
-    """Studies to leave out, with the reason: a CSV with EXCLUSION_COLUMNS.
+    """Read the studies to leave out, UID -> reasons, from a CSV with EXCLUSION_COLUMNS.
 
     Raises:
-        UserError: the file is missing or no such table.
+        UserError: the file is missing, is not a CSV table, or lacks columns.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: run the audit first") from None
+        raise UserError(f"{path} does not exist: run the audit first (11_audit)") from None
     except ValueError as error:
         raise UserError(f"{path} is not a CSV table ({error})") from None
     if missing := [name for name in EXCLUSION_COLUMNS if name not in table]:
@@ -132,13 +133,13 @@ def read_exclusions(path: Path) -> dict[str, str]:
 
 
 def reason_counts(table: pd.DataFrame) -> pd.DataFrame:
-    """How many studies each reason concerns, numbers in it left out of account.
+    """Number of studies per reason; reasons that differ only in numbers are counted together.
 
     Args:
         table: as `examine` returns it.
 
     Returns:
-        reason, status, studies, and one of them as an example; the most frequent first.
+        Columns reason, status, studies (their number), example (one of them); most frequent first.
     """
     reasons = table.assign(reason=table["reasons"].str.split("; ")).explode("reason")
     reasons = reasons[reasons["reason"] != ""]

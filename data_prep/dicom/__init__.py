@@ -1,9 +1,9 @@
-"""DICOM: a folder of files -> one CT series in Hounsfield units, or a named refusal.
+"""Read a folder of DICOM files as one CT series in HU, or refuse it with a reason.
 
 series.py       the series: headers (open_series), volume (read_series)
-files.py        which files of the folder make it up
+files.py        selects the files of the series
 geometry.py     sizes, axes, positions, gaps
-decode.py       pixels of every transfer syntax, held against their stream
+decode.py       pixels of every transfer syntax, checked against the compressed stream
                 (codestream.py before the decoder, jpeg_audit.py after it)
 """
 

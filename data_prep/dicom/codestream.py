@@ -1,9 +1,9 @@
-"""What a compressed image says of itself: size, precision and where its data lie, without decoding.
+"""Read the header of a compressed image (size, precision, place of the data) without decoding it.
 
-Read before a decoder is let loose, so that a damaged size neither costs gigabytes nor gives an
-image of another shape, and a stream cut short or overwritten by a marker is told at once.
-JPEG (ITU-T T.81) and JPEG-LS (T.87) share their markers; JPEG 2000 (T.800) has its own, and RLE
-(DICOM PS3.5 annex G) a table of offsets.
+It is read before decoding, so that a damaged size neither takes gigabytes of memory nor gives an
+image of another shape, and that a stream cut short or overwritten by a marker is found. JPEG
+(ITU-T T.81) and JPEG-LS (T.87) share their markers; JPEG 2000 (T.800) has its own, and RLE (DICOM
+PS3.5 annex G) has a table of offsets.
 """
 
 import re
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 LOSSLESS, JPEG_LS = 0xC3, 0xF7  # second bytes of the frame markers SOF3 and SOF55
 _FRAMES = (0xC0, 0xC1, LOSSLESS, JPEG_LS)  # and of SOF0 and SOF1, the lossy ones
 _SIDE_MARKERS = (0xDB, 0xF8, 0xFE, *range(0xE0, 0xF0))  # quantization, JPEG-LS, comment, APPn
-# A marker that is no restart ends the data. JPEG stuffs a zero byte after FF, JPEG-LS a zero bit.
+# Any marker but a restart ends the data. JPEG stuffs a zero byte after FF, JPEG-LS a zero bit.
 _END = {True: re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]"),
         False: re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")}  # fmt: skip
 
 
 class DamagedStream(ValueError):
-    """A stream that breaks its format, or does not hold the pixels that were decoded from it."""
+    """A stream that violates its format, or does not agree with the pixels decoded from it."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,16 @@ class Frame:
     """Header of a compressed image.
 
     Attributes:
-        rows, columns, samples: its size, and the samples of a pixel.
-        precision: bits a sample.
-        kind: second byte of the JPEG frame marker; 0 for JPEG 2000. What follows is JPEG's.
+        rows, columns, samples: size, and samples per pixel.
+        precision: bits per sample.
+        kind: second byte of the JPEG frame marker; 0 for JPEG 2000. All further fields are for
+            JPEG only.
         selector, shift: predictor and point transform of a lossless scan (T.81 table B.3).
-        tables: Huffman tables by class and number (T.81 B.2.4.2): code, bits and value of each.
-        table: class 0 number of the scan's table in the upper four bits, class 1 in the lower.
+        tables: Huffman tables by class and number (T.81 B.2.4.2): (code, bits, value) of each code.
+        table: number of the scan's table, of class 0 in the upper four bits, of class 1 in the
+            lower four.
         restart: pixels (lossless) or blocks (lossy) between restart markers; 0 for none.
-        data: where the entropy-coded data begin and end, in bytes.
+        data: start and end of the entropy-coded data, in bytes.
     """
 
     rows: int
@@ -51,13 +53,13 @@ class Frame:
 
 
 def read_jpeg(stream: bytes) -> Frame:
-    """Header of a JPEG or JPEG-LS stream.
+    """Read the header of a JPEG or JPEG-LS stream.
 
     Raises:
-        DamagedStream: not one image of one scan, whole from its first to its end marker.
+        DamagedStream: not one image with one scan, complete from its first marker to its last.
     """
     if stream[:2] != b"\xff\xd8":
-        raise DamagedStream("it does not begin as JPEG")
+        raise DamagedStream("it does not begin with a JPEG marker")
     at, kind, tables, restart = 2, 0, {}, 0
     while True:
         marker, length = stream[at : at + 2], int.from_bytes(stream[at + 2 : at + 4], "big")
@@ -78,7 +80,7 @@ def read_jpeg(stream: bytes) -> Frame:
             raise DamagedStream(f"marker FF{marker[1]:02X} where none is expected")
     end = _END[kind == JPEG_LS].search(stream, at)
     if end is None:
-        raise DamagedStream("it has no end")
+        raise DamagedStream("it has no end marker")
     _check_end(stream[end.start() :])
     return Frame(
         rows, columns, samples, precision, kind,
@@ -88,25 +90,25 @@ def read_jpeg(stream: bytes) -> Frame:
 
 
 def read_jpeg2000(stream: bytes) -> Frame:
-    """Header of a JPEG 2000 codestream.
+    """Read the header of a JPEG 2000 codestream.
 
     Raises:
-        DamagedStream: it has no size (SIZ) marker at its beginning, or does not end.
+        DamagedStream: no size (SIZ) marker at its beginning, or no end marker.
     """
     if stream[:4] != b"\xff\x4f\xff\x51" or len(stream) < 44:
-        raise DamagedStream("it does not begin as JPEG 2000")
+        raise DamagedStream("it does not begin with a JPEG 2000 marker")
     _, _, right, bottom, left, top, *_, samples, depth = struct.unpack_from(">HH8IHB", stream, 4)
     _check_end(stream.rstrip(b"\0")[-2:])
     return Frame(bottom - top, right - left, samples, precision=(depth & 127) + 1)
 
 
 def check_rle(stream: bytes, segments: int) -> None:
-    """Refuse an RLE frame unless its segments, one a byte of a pixel, lie inside it in order.
+    """Check that the segments of an RLE frame (one per byte of a pixel) lie inside it, in order.
 
-    imagecodecs follows an offset to beyond the frame, and may crash there.
+    imagecodecs follows offsets outside the frame and may crash.
 
     Raises:
-        DamagedStream: as said.
+        DamagedStream: the segments do not lie inside the frame, in order.
     """
     if len(stream) < 64:
         raise DamagedStream("it is too short for RLE")
@@ -117,11 +119,11 @@ def check_rle(stream: bytes, segments: int) -> None:
 
 
 def _check_end(tail: bytes) -> None:
-    """Refuse what is not an end marker and padding."""
+    """Refuse a tail that is not an end marker with padding."""
     if tail[:2] != b"\xff\xd9":
         raise DamagedStream("it does not end with its end marker")
     if tail[2:].strip(b"\0"):
-        raise DamagedStream("data after its end marker")
+        raise DamagedStream("there are data after its end marker")
 
 
 def _huffman_tables(segment: bytes) -> dict[int, tuple[tuple[int, int, int], ...]]:

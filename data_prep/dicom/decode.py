@@ -1,12 +1,13 @@
-"""Pixel data of one DICOM file -> its stored values, or an error; nothing is made up.
+"""Decode the pixel data of one DICOM file to its stored values, or raise an error if damaged.
 
-Every compressed syntax is read by imagecodecs: it reads them all, is the fastest at lossless JPEG
-and raises on damage about as often as any other. No decoder at hand reports damage inside JPEG
-data, and some crash on a wrong offset or size: codestream looks before, jpeg_audit after.
+All compressed syntaxes are decoded by imagecodecs: it reads them all, is the fastest at lossless
+JPEG and detects damage about as often as other decoders. No decoder reports damage inside JPEG
+data, and some crash on a wrong offset or size, so the stream is checked before decoding
+(codestream) and after it (jpeg_audit).
 
-What cannot be told are bits that make another valid image: any in uncompressed pixels, literal
-bytes in RLE, values within a code of JPEG, and nearly all of JPEG 2000, which has no check of its
-own. A slice so damaged may show against its neighbours (continuity).
+Not detected are flipped bits that give another valid image: any bit of uncompressed pixels, literal
+bytes in RLE, values within a JPEG code, and nearly all of JPEG 2000, which has no checksum. Such a
+slice may still differ from its neighbours (audit/continuity.py).
 """
 
 from pathlib import Path
@@ -40,7 +41,7 @@ NATIVE = (
     ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
 )  # fmt: skip
-# What reads the header of a frame, and imagecodecs' function that decodes it.
+# Function that reads the header of a frame, and imagecodecs' function that decodes it.
 COMPRESSED = {
     RLELossless: (None, "dicomrle_decode"),
     JPEGBaseline8Bit: (read_jpeg, "jpeg8_decode"),
@@ -53,30 +54,30 @@ COMPRESSED = {
     JPEG2000: (read_jpeg2000, "jpeg2k_decode"),
 }
 LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000)
-REFETCH = "fetch it again, or take it out of the folder"
+REFETCH = "download it again, or remove it from the folder"
 
 
 def decode(file: Path, dataset: Dataset) -> np.ndarray:
     """Stored values (Y, X) of a single-frame file: int8, uint8, int16 or uint16, before rescale.
 
     Args:
-        file: where it comes from, for messages.
-        dataset: as pydicom.dcmread gives it.
+        file: its path, for messages.
+        dataset: as from pydicom.dcmread.
 
     Raises:
-        StudyError: a transfer syntax that is not read, tags that contradict the pixels, or pixels
-            that are damaged.
+        StudyError: an unsupported transfer syntax, tags that contradict the pixels, or damaged
+            pixels.
     """
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax not in (*NATIVE, *COMPRESSED):
         name = UID(syntax).name if syntax else "without a name"
-        raise StudyError(f"the transfer syntax {name} is not read", file, "convert the file")
+        raise StudyError(f"the transfer syntax {name} is not supported", file, "convert the file")
     rows, columns, allocated, stored, signed = _layout(file, dataset)
     dtype = np.dtype(f"{'i' if signed else 'u'}{allocated // 8}")
     try:
         data = dataset.PixelData
         if not isinstance(data, bytes):
-            raise DamagedStream("the pixel data are no bytes")
+            raise DamagedStream("the pixel data are not bytes")
         if syntax in NATIVE:
             size = rows * columns * dtype.itemsize
             if len(data) != size + size % 2:
@@ -93,9 +94,9 @@ def decode(file: Path, dataset: Dataset) -> np.ndarray:
 
 
 def is_lossy(dataset: Dataset) -> bool:
-    """Has the image been compressed with loss, now (by its syntax) or before (by its tag)?
+    """Whether the image was compressed with loss, now (by its syntax) or earlier (by its tag).
 
-    JPEG 2000 (.91) may be either: lossy unless the tag says that it is not.
+    JPEG 2000 (.91) may be either; it counts as lossy unless the tag says that it is not.
     """
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     said = str(dataset.get("LossyImageCompression", ""))
@@ -112,7 +113,7 @@ def _layout(file: Path, dataset: Dataset) -> tuple[int, int, int, int, bool]:
     for name, good in allowed.items():
         values[name] = dataset.get(name)
         if not isinstance(values[name], int) or values[name] not in good:
-            raise StudyError(f"the tag {name} holds no value that a CT slice can have", file)
+            raise StudyError(f"the tag {name} has no value that a CT slice can have", file)
     rows, columns, allocated, stored, signed, _ = values.values()
     if stored > allocated:
         raise StudyError(f"{stored} bits stored in {allocated} allocated", file)
@@ -120,10 +121,10 @@ def _layout(file: Path, dataset: Dataset) -> tuple[int, int, int, int, bool]:
 
 
 def _without_unused_bits(pixels: np.ndarray, stored: int) -> np.ndarray:
-    """Values of their lower `stored` bits, with the sign that these give.
+    """Keep the lower `stored` bits of each pixel, with their sign.
 
     Raises:
-        DamagedStream: the bits above hold something else than zeros or the sign.
+        DamagedStream: the bits above them are neither zeros nor the sign.
     """
     unused = 8 * pixels.itemsize - stored
     if unused:
@@ -135,10 +136,10 @@ def _without_unused_bits(pixels: np.ndarray, stored: int) -> np.ndarray:
 
 
 def _decompress(stream: bytes, syntax: UID, shape: tuple[int, int], dtype: np.dtype):
-    """Pixels (Y, X) of `dtype` of one compressed frame, and how many of their bits it fills.
+    """Decode one compressed frame: pixels (Y, X) of `dtype`, and the number of bits in use.
 
     Raises:
-        DamagedStream, or what the decoder raises.
+        DamagedStream: the stream is damaged; or any exception of the decoder.
     """
     import imagecodecs
 
@@ -162,6 +163,6 @@ def _decompress(stream: bytes, syntax: UID, shape: tuple[int, int], dtype: np.dt
         check_lossless(stream, frame, pixels.astype(np.uint16, copy=False))
     elif codec == "jpeg8_decode":
         check_lossy(stream, frame)
-    # JPEG knows no sign, and JPEG 2000's may differ from PixelRepresentation.
+    # JPEG has no sign, and JPEG 2000's may differ from PixelRepresentation.
     pixels = pixels.astype(f"{pixels.dtype.kind}{dtype.itemsize}", copy=False).view(dtype)
     return pixels, 8 * dtype.itemsize if codec == "jpeg8_decode" else frame.precision

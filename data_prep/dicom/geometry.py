@@ -1,6 +1,6 @@
-"""Where the slices of a series lie: size, axes and spacing shared by all, positions and gaps.
+"""Geometry of a series: size, axes and spacing of all slices, their positions and gaps.
 
-What does not form one stack of parallel axial slices is refused with a StudyError.
+Slices that do not form one stack of parallel axial slices are refused with a StudyError.
 """
 
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from data_prep.errors import StudyError
 from data_prep.volume import Orientation
 
 AXIS_TOLERANCE = 0.01  # off-axis part of a direction cosine: 0.6 degrees
-MAX_TILT_DEG = 45  # a gantry tilts by less; beyond lie coronal and sagittal planes
-MAX_SPACING_MM = 20  # of pixels; no CT is as coarse
-MAX_GAP_MM = 1000  # of slices; no chest is as long
+MAX_TILT_DEG = 45  # a gantry tilts by less; coronal and sagittal planes by more
+MAX_SPACING_MM = 20  # between pixels; no CT is as coarse
+MAX_GAP_MM = 1000  # between slices; no chest is as long
 MAX_SIDE = 4096  # pixels; no CT matrix is larger, and a damaged header must not fill the memory
-# Tags that all slices share, with the count of their numbers: ten in all.
+# Tags that all slices share, with how many numbers each holds: ten in all.
 SHARED = {"Rows": 1, "Columns": 1, "ImageOrientationPatient": 6, "PixelSpacing": 2}
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """What all slices of a series share, and the position of each.
+    """Geometry that all slices of a series share, and the position of each.
 
     Attributes:
         rows, columns: as stored.
-        orientation: of the stored slices against LPS.
+        orientation: of the stored slices relative to LPS.
         spacing_mm: (y, x) of the slices in LPS.
         position_mm: (N, 3) LPS (z, y, x) of the voxel at the lowest y and x of each slice.
     """
@@ -43,8 +43,8 @@ def read_geometry(slices: list[tuple[Path, Dataset]]) -> Geometry:
     """Geometry of slices in any order.
 
     Raises:
-        StudyError: several studies, slices of unlike or absurd geometry, or planes that are not
-            axial.
+        StudyError: several studies, slices with different or impossible geometry, or planes that
+            are not axial.
     """
     if len(studies := {str(dataset.StudyInstanceUID) for _, dataset in slices}) > 1:
         raise StudyError(f"{len(studies)} studies share one series UID", slices[0][0].parent)
@@ -66,11 +66,13 @@ def read_geometry(slices: list[tuple[Path, Dataset]]) -> Geometry:
         )
     if not 1 <= first[:2].min() <= first[:2].max() <= MAX_SIDE or first[8:].min() <= 0:
         raise StudyError(
-            f"rows and columns must lie within 1 and {MAX_SIDE}, pixel spacing must be positive",
+            f"rows and columns must be from 1 to {MAX_SIDE}, pixel spacing must be positive",
             slices[0][0],
         )
     if first[8:].max() > MAX_SPACING_MM:
-        raise StudyError(f"pixels {first[8:].max():g} mm apart are no CT", slices[0][0])
+        raise StudyError(
+            f"a pixel spacing of {first[8:].max():g} mm is too large for a CT", slices[0][0]
+        )
     rows, columns = first[:2].astype(int)
     orientation = _orientation(first[2:8], slices[0][0])
     down, across = first[8:]  # between rows, between columns
@@ -78,7 +80,7 @@ def read_geometry(slices: list[tuple[Path, Dataset]]) -> Geometry:
     zyx = position[:, ::-1]
     if np.ptp(zyx[:, 1:], axis=0).max() > spacing.max():
         raise StudyError(
-            "slices are shifted sideways against each other (tilted gantry, or parts of two scans)",
+            "slices are shifted sideways (tilted gantry, or parts of two scans)",
             slices[0][0].parent,
         )
     size = np.array([columns, rows] if orientation.transposed else [rows, columns])
@@ -93,12 +95,12 @@ def read_geometry(slices: list[tuple[Path, Dataset]]) -> Geometry:
 
 
 def _orientation(cosines: np.ndarray, file: Path) -> Orientation:
-    """Orientation of axial slices whose rows and columns run along these cosines (6,)."""
+    """Orientation of axial slices from their direction cosines (6,)."""
     along_row, along_column = cosines[:3], cosines[3:]
     normal = np.cross(along_row, along_column)
     length = np.linalg.norm(normal)
     if not 0.9 < length < 1.1:
-        raise StudyError("ImageOrientationPatient holds no two perpendicular unit vectors", file)
+        raise StudyError("ImageOrientationPatient is not two perpendicular unit vectors", file)
     signs = np.rint(cosines)
     if np.abs(cosines - signs).max() <= AXIS_TOLERANCE and abs(np.rint(normal)[2]) == 1:
         transposed = bool(signs[1] != 0)
@@ -130,10 +132,10 @@ def slice_steps(
         z_mm: ascending slice positions (N,).
 
     Raises:
-        StudyError: a single slice, or two at one position or absurdly far apart.
+        StudyError: a single slice, two slices at one position, or two more than MAX_GAP_MM apart.
     """
     if len(slices) < 2:
-        raise StudyError("a single slice is no volume", slices[0][0])
+        raise StudyError("a single slice is not a volume", slices[0][0])
     steps = np.diff(z_mm)
     if steps.max() > MAX_GAP_MM:
         raise StudyError(
@@ -152,15 +154,15 @@ def slice_steps(
     if np.abs(steps / step - np.maximum(jumps, 1)).max() > 0.1:
         notes.append(f"uneven slice distance, {steps.min():.2f} to {steps.max():.2f} mm")
     jumps = np.maximum(jumps, 1)
-    # Over the whole stack: positions are written rounded.
+    # Over the whole stack, since positions in files are rounded.
     return float((z_mm[-1] - z_mm[0]) / jumps.sum()), int((jumps - 1).sum()), notes
 
 
 def read_numbers(file: Path, dataset: Dataset, name: str, count: int) -> np.ndarray:
-    """The finite numbers (count,) that a tag holds.
+    """The finite numbers (count,) of a tag.
 
     Raises:
-        StudyError: it holds others, or another number of them.
+        StudyError: a value is not a finite number, or there are not `count` of them.
     """
     try:
         values = np.array(dataset[name].value, float).reshape(count)

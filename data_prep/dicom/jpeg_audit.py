@@ -1,14 +1,14 @@
-"""Did a JPEG decoder read the stream to its very end, or did it make pixels up?
+"""Check decoded JPEG pixels against their stream, to find damage that decoders do not report.
 
-Decoders pass over damage inside the data of a JPEG stream (ITU-T T.81): after a bad code, or where
-the data end too soon, they go on with zeros. So stream and pixels are held against each other.
+After a bad code, or if the data end too soon, decoders of JPEG (ITU-T T.81) silently continue with
+zeros.
 
-- Lossless: each pixel's code has a length, and the codes of the decoded pixels must fill the
-  stream to its last byte; samples of them must stand in the stream at their places. 2 ms a slice.
-- Lossy: pixels do not tell the codes, so the stream is walked code by code; 0.1 s a slice, which
-  only the few lossy series pay.
+- Lossless: each pixel's code has a known length, and the codes of the decoded pixels must fill the
+  stream to its last byte; every 16th code is looked up at its place. 2 ms per slice.
+- Lossy: the codes cannot be derived from the pixels, so the stream is read code by code. 0.1 s per
+  slice, only for the few lossy series.
 
-A flipped bit that makes another valid stream of the same length cannot be told this way.
+A flipped bit that gives another valid stream of the same length is not found.
 """
 
 import re
@@ -20,14 +20,14 @@ from data_prep.dicom.codestream import DamagedStream, Frame
 
 SAMPLED = 16  # every 16th pixel's code is looked up in the stream
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
-# Category (T.81 table H.2) of a difference taken modulo 2**16, and how many more bits it has.
+# Category (T.81 table H.2) of a difference modulo 2**16, and the number of its additional bits.
 _DIFFERENCE = np.arange(1 << 16).astype(np.uint16).view(np.int16).astype(np.int32)
 _CATEGORY = np.ceil(np.log2(np.abs(_DIFFERENCE) + 1)).astype(np.uint8)
 _MORE_BITS = np.array([*range(16), 0])
 
 
 def check_lossless(stream: bytes, frame: Frame, pixels: np.ndarray) -> None:
-    """Hold decoded pixels (Y, X) uint16 against the lossless stream they were decoded from.
+    """Check decoded pixels (Y, X) uint16 against their lossless stream.
 
     Raises:
         DamagedStream: the pixels' codes are not those of the stream.
@@ -41,7 +41,7 @@ def check_lossless(stream: bytes, frame: Frame, pixels: np.ndarray) -> None:
     for code, length, category in frame.tables.get(frame.table >> 4, ()):
         if category < len(bits):
             bits[category], codes[category] = length, code
-    absent = 255  # no stream has so many bits left
+    absent = 255  # more bits than any code has
     cost = np.where(bits > 0, bits + _MORE_BITS, absent).astype(np.uint32)[_CATEGORY]
     difference = _differences(pixels >> frame.shift, frame, rows)
     parts = _parts(stream, frame, -(-frame.rows // rows))
@@ -54,11 +54,11 @@ def check_lossless(stream: bytes, frame: Frame, pixels: np.ndarray) -> None:
 
 
 def check_lossy(stream: bytes, frame: Frame) -> None:
-    """Walk the codes of a sequential lossy stream (T.81 F.2.2) of one sample a pixel.
+    """Read a sequential lossy stream (T.81 F.2.2) with one sample per pixel code by code.
 
     Raises:
-        DamagedStream: a code that its tables do not have, a block of more than 64 coefficients,
-            or data that end before or after the last block.
+        DamagedStream: a code that is not in its tables, a block of more than 64 coefficients, or
+            data that end before or after the last block.
     """
     blocks = -(-frame.rows // 8) * -(-frame.columns // 8)
     step = frame.restart or blocks
@@ -74,21 +74,21 @@ def check_lossy(stream: bytes, frame: Frame) -> None:
                 at += bits + (value & 15)
                 if coefficient and value & 15 == 0 and value != 0xF0:
                     if value:
-                        raise DamagedStream("its data hold a code of another kind of JPEG")
+                        raise DamagedStream("its data have a code of another kind of JPEG")
                     break  # the rest of the block is zero
                 coefficient, table = coefficient + (value >> 4) + 1, others
             if at > end:
-                raise DamagedStream("its data end too soon, or hold no code of its tables")
+                raise DamagedStream("its data end too soon, or have a code not in its tables")
             if coefficient > 64:
                 raise DamagedStream("a block of more than 64 coefficients")
         _check_length(data, at)
         left = -at % 8
         if left and padded[at >> 3] & ((1 << left) - 1) != (1 << left) - 1:
-            raise DamagedStream("something follows its last block")  # T.81 F.1.2.3 pads with ones
+            raise DamagedStream("data follow its last block")  # T.81 F.1.2.3 pads with ones
 
 
 def _parts(stream: bytes, frame: Frame, count: int) -> list[bytes]:
-    """The data between restart markers, without stuffed and fill bytes."""
+    """The data between restart markers, without stuffed bytes and fill bytes."""
     parts = _RESTART.split(stream[slice(*frame.data)])
     if len(parts) != count:
         raise DamagedStream(f"{len(parts)} parts between restart markers instead of {count}")
@@ -101,9 +101,9 @@ def _check_length(data: bytes, bits: int) -> None:
 
 
 def _differences(x: np.ndarray, frame: Frame, rows: int) -> np.ndarray:
-    """Each pixel less its prediction, modulo 2**16 (T.81 H.1.2), for (Y, X) uint16 pixels.
+    """Each pixel minus its prediction, modulo 2**16 (T.81 H.1.2), for (Y, X) uint16 pixels.
 
-    The first of every `rows` rows is predicted from the left alone.
+    The first of every `rows` rows is predicted from the left pixel only.
     """
     left, above, corner = x[1:, :-1], x[:-1, 1:], x[:-1, :-1]
     if frame.selector > 4:  # halves need the sign
@@ -129,7 +129,7 @@ def _differences(x: np.ndarray, frame: Frame, rows: int) -> np.ndarray:
 
 
 def _find_codes(data: bytes, coded: np.ndarray, ends: np.ndarray, bits, codes) -> None:
-    """Refuse unless the code of each difference (N,) ends in `data` at its bit of `ends` (N,)."""
+    """Check that the code of each difference (N,) ends in `data` at its bit in `ends` (N,)."""
     category = _CATEGORY[coded]
     more = _MORE_BITS[category]
     signed = _DIFFERENCE[coded]
@@ -142,12 +142,12 @@ def _find_codes(data: bytes, coded: np.ndarray, ends: np.ndarray, bits, codes) -
         window |= padded[last - byte].astype(np.int64) << (8 * byte)
     found = (window >> (-ends % 8)) & ((1 << (bits[category] + more)) - 1)
     if (found != expected).any():
-        raise DamagedStream("its data hold other codes than its pixels have")
+        raise DamagedStream("its codes are not those of the decoded pixels")
 
 
 @lru_cache(maxsize=4)  # the slices of a series share their tables
 def _lookup(table: tuple[tuple[int, int, int], ...]) -> list[tuple[int, int]]:
-    """(bits, value) of the code that begins each 16-bit number; what is no code never ends."""
+    """(bits, value) of the code at the start of each 16-bit number; huge bits if there is none."""
     entries = [(1 << 40, 0)] * (1 << 16)
     for code, bits, value in table:
         low, count = code << (16 - bits), 1 << (16 - bits)

@@ -1,10 +1,10 @@
-"""A folder of DICOM files -> one CT series as a Volume in Hounsfield units and one orientation.
+"""Read a folder of DICOM files as one CT series: a Volume in Hounsfield units and LPS axes.
 
     read_series(folder)     the whole series
-    open_series(folder)     its headers only, checked likewise: what the doctor's first pass reads
+    open_series(folder)     its headers only, with the same checks, as for an audit of headers
 
 Slices are sorted by their position along the patient's axis, never by file name or InstanceNumber.
-What cannot be read faithfully is refused with a StudyError that names the file; no slice is ever
+A file that cannot be read faithfully is refused with a StudyError that names it; no slice is
 replaced by zeros.
 """
 
@@ -24,18 +24,20 @@ from data_prep.errors import StudyError
 from data_prep.volume import Orientation, Volume
 from pekit.dataset.schema import AIR_HU
 
-# Tissue lies between these; a PixelPaddingValue that falls inside would erase it.
+# Range of tissue; a PixelPaddingValue inside it would erase tissue and is not used.
 TISSUE_HU = (-900, 3000)
 
 
 @dataclass(frozen=True)
 class Series:
-    """The headers of one CT series, checked and in z order; the attributes are a Volume's.
+    """The headers of one CT series, checked and in z order.
 
     Attributes:
         slices: files with their headers.
         shape: (Z, Y, X) that the volume will have.
         syntaxes: keywords of the transfer syntaxes in use.
+
+    The other attributes are those of a Volume.
     """
 
     slices: Slices
@@ -53,16 +55,16 @@ class Series:
 
 
 def open_series(folder: Path, series: str | None = None, pixels: bool = False) -> Series:
-    """The headers of the CT series in `folder` and its subfolders; no pixels are read.
+    """Read the headers of the CT series in `folder` and its subfolders; no pixels are read.
 
     Args:
         folder: DICOM files in any order and nesting.
-        series: SeriesInstanceUID to read where the folder holds several.
-        pixels: keep the way to the pixel data open, for `read_series`.
+        series: SeriesInstanceUID to read, if the folder holds several.
+        pixels: keep access to the pixel data, for `read_series`.
 
     Raises:
-        StudyError: no DICOM, several series, a damaged header, slices that form no single stack,
-            or a kind of image that is no axial single-frame CT. The message names the file.
+        StudyError: no DICOM file, several series, a damaged header, slices that do not form a
+            single stack, or images that are not axial single-frame CT. The message names the file.
     """
     folder = Path(folder)
     with disable_value_validation():  # the data set's 12-hex-digit UIDs are not valid UIDs
@@ -104,7 +106,7 @@ def read_series(folder: Path, series: str | None = None) -> Volume:
     with disable_value_validation():
         for z, (file, dataset) in enumerate(headers.slices):
             pixels, note = _decode(file, dataset)
-            if hu is None:  # not before pixels have shown that the size is true
+            if hu is None:  # only after the first pixels have confirmed the size
                 hu = np.empty(headers.shape, np.int16)
             hu[z] = headers.orientation.to_lps(pixels)
             padding_notes |= note
@@ -124,12 +126,12 @@ def read_series(folder: Path, series: str | None = None) -> Volume:
 
 
 def read_headers(folder: Path) -> pd.DataFrame:
-    """Headers of the DICOM files in `folder` as they are: a row a file, all values text.
+    """Headers of the DICOM files in `folder` as they are: one row per file, all values text.
 
     Columns: file, TransferSyntax (its keyword), NumberOfFrames, ImageType and those of NEEDED.
 
     Raises:
-        StudyError: no DICOM there, or a file that is not DICOM.
+        StudyError: no DICOM file there, or a file that is not DICOM.
     """
     with disable_value_validation():
         return pd.DataFrame(
@@ -151,11 +153,11 @@ def _syntax(dataset: Dataset) -> str:
 
 
 def _decode(file: Path, dataset: Dataset) -> tuple[np.ndarray, set[str]]:
-    """Pixels (Y, X) int16 HU of one file, with padding as air; and notes."""
+    """Pixels (Y, X) int16 HU of one file, with padding set to air; and notes."""
     slope, intercept = (read_numbers(file, dataset, f"Rescale{name}", 1)[0]
                         for name in ("Slope", "Intercept"))  # fmt: skip
     if slope <= 0:
-        raise StudyError(f"RescaleSlope is {slope:g}", file)
+        raise StudyError(f"RescaleSlope is {slope:g}, must be positive", file)
     stored = decode(file, dataset)
     padding = dataset.get("PixelPaddingValue")
     whole = slope == round(slope) and intercept == round(intercept)
@@ -166,7 +168,7 @@ def _decode(file: Path, dataset: Dataset) -> tuple[np.ndarray, set[str]]:
     notes = set()
     if isinstance(padding, int):
         if TISSUE_HU[0] < padding * slope + intercept < TISSUE_HU[1]:
-            notes = {f"PixelPaddingValue {padding} lies among tissue values: not used as padding"}
+            notes = {f"PixelPaddingValue {padding} is a tissue value: not used as padding"}
         else:
             hu[stored == padding] = AIR_HU
     del dataset.PixelData  # not kept beside the volume

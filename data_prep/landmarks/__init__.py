@@ -1,8 +1,8 @@
 """The paper's 20 landmarks (section IV, "Keypoint pretraining").
 
-table.py    from masks or a CSV in mm, to a table
-rules.py    how each is found: name, rule, masks that it needs
-scan.py, finders.py, organ.py     the geometry that the rules are made of
+table.py    landmarks from masks or from a CSV in mm, as a table
+rules.py    the rules that find each landmark: name, rule, masks that it needs
+scan.py, finders.py, organ.py     the geometry that the rules use
 """
 
 from data_prep.landmarks.rules import landmark_rules

@@ -1,6 +1,6 @@
-"""Where in one or two organs a landmark lies: the geometry behind the rules.
+"""Find landmarks in one or more organs: the geometry behind the rules.
 
-Each function takes `Organ`s and returns a voxel (z, y, x), or None where the place is not seen.
+Each function takes `Organ`s and returns a voxel (z, y, x), or None if the place is not seen.
 """
 
 import math
@@ -10,17 +10,17 @@ from scipy import ndimage
 
 from data_prep.landmarks.organ import Organ, Point
 
-MAX_GAP_MM = 10.0  # between the masks of a vessel and its branch, where they do not touch
-NEAR_MM = 2.0  # voxels at most this much farther than the nearest one make the contact
+MAX_GAP_MM = 10.0  # largest gap between the masks of a vessel and its branch
+NEAR_MM = 2.0  # voxels at most this much farther than the nearest one form the contact
 
-# A smaller section is no aorta, no main bronchus: a bump of the surface, a branch of the upper
-# lobe that rises beside the trachea. How far down the two parts must be seen tells the same.
+# Smallest area of a section, and how far down two sections must be seen. Less is not an aorta or a
+# main bronchus, but a bump of the surface or an upper lobe branch beside the trachea.
 AORTA = (150.0, 15.0)  # mm2, mm
 AIRWAY = (50.0, 8.0)
 
 
 def arch_centre(aorta: Organ) -> Point | None:
-    """Centre of the aorta above the slice where it parts into ascending and descending."""
+    """Centre of the aorta above the slice where it divides into ascending and descending."""
     z = aorta.parting(*AORTA)
     if z is None or z + 1 == len(aorta.mask):
         return None
@@ -28,7 +28,7 @@ def arch_centre(aorta: Organ) -> Point | None:
 
 
 def root(aorta: Organ) -> Point | None:
-    """Centre of the lowest 10 mm of the front part below the arch; the valve lies aslant."""
+    """Centre of the lowest 10 mm of the front part below the arch; the valve plane is oblique."""
     z = aorta.parting(*AORTA)
     if z is None:
         return None
@@ -42,7 +42,7 @@ def root(aorta: Organ) -> Point | None:
 
 
 def carina(airway: Organ) -> Point | None:
-    """Centre of the last slice of the trachea before it parts."""
+    """Centre of the last slice of the trachea before it divides."""
     z = airway.parting(*AIRWAY)
     if z is None or z + 1 == len(airway.mask):
         return None
@@ -51,20 +51,20 @@ def carina(airway: Organ) -> Point | None:
 
 
 def trachea_end(trachea: Organ) -> Point | None:
-    """The carina, of a mask that may end there."""
+    """The carina, or the lower end of a trachea mask that does not divide."""
     if trachea.parting(*AIRWAY) is None:
         return trachea.end(0, -1).centre()
     return carina(trachea)
 
 
 def bronchus(airway: Organ, fork: Point | None, sign: int, mm: float) -> Point | None:
-    """Centre of the airway below the carina `fork` at that distance from it.
+    """Centre of the airway below the carina, at a distance of `mm` from it.
 
     Args:
         airway: trachea and bronchi.
         fork: the carina, in the same voxels.
         sign: -1 for the right bronchus, 1 for the left.
-        mm: how far from the carina.
+        mm: distance from the carina.
     """
     if fork is None:
         return None
@@ -76,12 +76,12 @@ def bronchus(airway: Organ, fork: Point | None, sign: int, mm: float) -> Point |
 
 
 def origin(branch: Organ, vessel: Organ) -> Point | None:
-    """Where a branch leaves a vessel: the centre of its voxels nearest to it."""
+    """Origin of a branch: the centre of the branch's voxels nearest to the vessel."""
     return _nearest(branch, branch.gap_to(vessel))
 
 
 def bifurcation(trunk: Organ, one: Organ, other: Organ) -> Point | None:
-    """Where a trunk becomes two arteries: the centre of its voxels nearest to both."""
+    """Bifurcation of a trunk into two arteries: the centre of its voxels nearest to both."""
     return _nearest(trunk, np.maximum(trunk.gap_to(one), trunk.gap_to(other)))
 
 
@@ -93,7 +93,7 @@ def _nearest(organ: Organ, gap_mm: np.ndarray) -> Point | None:
 
 
 def notch(sternum: Organ) -> Point | None:
-    """Upper edge, 3 mm of it, of the middle 10 mm of the highest 25 mm: the manubrium."""
+    """Centre of the upper 3 mm of the middle 10 mm of the manubrium (the highest 25 mm)."""
     manubrium = sternum.end(0, 1, 25.0)
     middle, half = manubrium.mask.shape[2] / 2, 5.0 / sternum.spacing_mm[2]
     first, stop = max(0, int(middle - half)), math.ceil(middle + half)
@@ -103,7 +103,7 @@ def notch(sternum: Organ) -> Point | None:
 
 
 def vertebral_branch(subclavian: Organ, sign: int) -> Point | None:
-    """Highest 3 mm of the artery within 30 mm of its medial end.
+    """Centre of the highest 3 mm of the artery within 30 mm of its medial end.
 
     Args:
         subclavian: the artery.
@@ -113,7 +113,7 @@ def vertebral_branch(subclavian: Organ, sign: int) -> Point | None:
 
 
 def highest(*organs: Organ | None) -> Point | None:
-    """Centre of the highest section of them all; those that are not there are left out."""
+    """Centre of the highest section of several organs; missing ones (None) are left out."""
     there = [organ for organ in organs if organ]
     if not there:
         return None

@@ -1,4 +1,4 @@
-"""One organ's mask, cut to its box: the ends, sections and contacts that landmarks are made of.
+"""An organ's mask, cut to its box, with its ends, sections and contacts, which landmarks use.
 
 Positions are voxels (z, y, x) of the whole volume, in LPS: z to the head, y to the back, x to the
 patient's left. Lengths are in mm.
@@ -16,17 +16,17 @@ from data_prep.anatomy.hull import crop_box
 
 Point = tuple[float, float, float]
 
-ISLAND = 0.1  # of the largest piece; what is smaller is a segmenter's stray
+ISLAND = 0.1  # of the largest piece; smaller pieces are errors of the segmenter
 
 
 @dataclass(frozen=True, eq=False)
 class Organ:
-    """A mask that is not empty, or a part of one.
+    """A non-empty mask of an organ or of a part of it.
 
     Attributes:
         mask: (Z, Y, X) bool, the organ's box only.
-        start: (3,) the volume's voxel at `mask[0, 0, 0]`.
-        shape: the volume's (Z, Y, X).
+        start: (3,) voxel of the volume at `mask[0, 0, 0]`.
+        shape: (Z, Y, X) of the volume.
         spacing_mm: (z, y, x).
     """
 
@@ -39,12 +39,12 @@ class Organ:
     def of(
         cls, mask: np.ndarray, spacing_mm: tuple[float, float, float], min_ml: float = 0.0
     ) -> "Organ | None":
-        """The organ of a volume's mask (Z, Y, X) bool without its islands, or None.
+        """The organ from a mask without its small islands, or None.
 
         Args:
-            mask: of the whole volume; it is copied, so that it need not stay in memory.
+            mask: (Z, Y, X) bool of the whole volume; it is copied and need not stay in memory.
             spacing_mm: voxel size (z, y, x).
-            min_ml: a smaller mask is not believed: None, as for an empty one.
+            min_ml: smallest plausible volume; a smaller mask gives None, as does an empty one.
         """
         if not mask.any():
             return None
@@ -58,49 +58,49 @@ class Organ:
         return organ.part(kept)
 
     def part(self, mask: np.ndarray, first: tuple[int, int, int] = (0, 0, 0)) -> "Organ":
-        """The part of it that a mask marks, which lies at the voxel `first` of its box."""
+        """The part given by a mask that begins at the voxel `first` of this organ's box."""
         box = crop_box(mask)
         cut = mask[tuple(slice(a, b) for a, b in box)].copy()
         return Organ(cut, self.start + first + box[:, 0], self.shape, self.spacing_mm)
 
     @property
     def points(self) -> np.ndarray:
-        """(N, 3) int, its voxels in the volume."""
+        """(N, 3) int, the organ's voxels in the volume."""
         return np.argwhere(self.mask) + self.start
 
     def centre(self) -> Point | None:
-        """Centre of mass; None when the volume's edge cuts this part."""
+        """Centre of mass; None if the volume's edge cuts this part."""
         return self.centre_of(self.points)
 
     def centre_of(self, points: np.ndarray) -> Point | None:
-        """Centre of some of its voxels (N, 3); None without any, or with one on the edge."""
+        """Centre of voxels (N, 3); None if there are none or one is on the volume's edge."""
         if not len(points) or (points == 0).any() or (points == np.array(self.shape) - 1).any():
             return None
         return tuple(map(float, points.mean(0)))
 
     def end(self, axis: int, sign: int, mm: float = 0.0) -> "Organ":
-        """Its last slices along an axis (0 z, 1 y, 2 x), so many mm deep but at least one.
+        """The organ's last `mm` along an axis, at least one slice.
 
         Args:
-            axis: 0, 1 or 2.
-            sign: 1 for the end where the axis grows, -1 for the other.
-            mm: how deep.
+            axis: 0 (z), 1 (y) or 2 (x).
+            sign: 1 for the end at high coordinates, -1 for the other.
+            mm: depth.
         """
         deep = max(1, round(mm / self.spacing_mm[axis]))
         n = self.mask.shape[axis]
         return self.between(axis, *((n - deep, n) if sign > 0 else (0, deep)))
 
     def between(self, axis: int, first: int, stop: int) -> "Organ":
-        """Its slices `first` up to, not including, `stop` along an axis, counted in its box."""
+        """Slices `first` to `stop` (exclusive) along an axis, counted in the organ's box."""
         at = [0, 0, 0]
         at[axis] = max(0, first)
         where = tuple(slice(a, stop if i == axis else None) for i, a in enumerate(at))
         return self.part(self.mask[where], tuple(at))
 
     def core(self, share: float) -> Point | None:
-        """Centre of its thickest part: the voxels as deep as this share of the deepest one.
+        """Centre of the thickest part: voxels deeper than `share` of the largest depth.
 
-        None when the volume's edge cuts that part: what lies outside counts as organ.
+        None if the volume's edge cuts that part; space outside the volume counts as organ.
         """
         stop = self.start + self.mask.shape
         before, after = (self.start > 0).astype(int), (stop < self.shape).astype(int)
@@ -111,18 +111,18 @@ class Organ:
         return self.centre_of(deepest - before + self.start)
 
     def sections(self, z: int, min_mm2: float) -> list[np.ndarray]:
-        """The pieces of slice z of its box that are large enough: (Y, X) bool, largest first."""
+        """Pieces of at least `min_mm2` on slice z of the box: (Y, X) bool each, largest first."""
         count, labels, stats, _ = cv2.connectedComponentsWithStats(self.mask[z].astype(np.uint8))
         area = stats[:, cv2.CC_STAT_AREA] * self.spacing_mm[1] * self.spacing_mm[2]
         order = sorted(range(1, count), key=lambda i: -area[i])
         return [labels == i for i in order if area[i] >= min_mm2]
 
     def parting(self, min_mm2: float, run_mm: float) -> int | None:
-        """The highest slice of its box that is in two, as are those below it for `run_mm`.
+        """The highest slice of the box where the organ is in two pieces, there and below.
 
         Args:
-            min_mm2: smaller pieces do not count: a rough surface, a side branch.
-            run_mm: how far down the pieces must stay apart.
+            min_mm2: smaller pieces (a rough surface, a side branch) do not count.
+            run_mm: how far down the pieces must stay separate.
         """
         run = max(1, round(run_mm / self.spacing_mm[0]))
         apart, highest = 0, None
@@ -137,5 +137,5 @@ class Organ:
         return KDTree(self.points * self.spacing_mm)
 
     def gap_to(self, other: "Organ") -> np.ndarray:
-        """(N,) mm from each of `points` to the nearest voxel of another organ."""
+        """(N,) distance in mm from each of `points` to the nearest voxel of another organ."""
         return other._tree.query(self.points * self.spacing_mm)[0]

@@ -1,8 +1,8 @@
-"""A rule for each of the paper's 20 landmarks (section IV, "Keypoint pretraining").
+"""Rules that find the paper's 20 landmarks (section IV, "Keypoint pretraining").
 
-A landmark may have several rules: the first whose masks a study has gives it. Masks are named as
-TotalSegmentator's classes (tasks `total` and `lung_vessels`, open to all; `celiac_trunk` comes from
-a further task or another segmenter); `lung`, `heart` and the CT itself every study has.
+A landmark may have several rules; the first one whose masks a study has is used. Masks have the
+names of TotalSegmentator's classes (open tasks `total` and `lung_vessels`; `celiac_trunk` comes
+from a further task or another segmenter). Every study has `lung`, `heart` and the CT itself.
 """
 
 from collections.abc import Callable
@@ -22,13 +22,13 @@ BODY_DEPTH = 0.6
 
 @dataclass(frozen=True)
 class Rule:
-    """How one landmark is found.
+    """A rule that finds one landmark.
 
     Attributes:
         name: one of `pekit.dataset.schema.LANDMARKS`.
         rule: the rule in words.
-        masks: what it needs, all of it.
-        find: the position in a study that has these masks, or None where it is not seen.
+        masks: all masks that it needs.
+        find: returns the position in a study with these masks, or None if it is not seen.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Rule:
 
 
 def landmark_rules() -> pd.DataFrame:
-    """The rules as a table: name, rule, masks; of a landmark's rules the first is preferred."""
+    """The rules as a table: name, rule, masks; a landmark's first rule is the preferred one."""
     return pd.DataFrame(
         [(rule.name, rule.rule, ", ".join(rule.masks)) for rule in RULES],
         columns=["name", "rule", "masks"],
@@ -46,7 +46,7 @@ def landmark_rules() -> pd.DataFrame:
 
 
 def find_landmark(name: str, scan: Scan) -> Point | None:
-    """A landmark's voxel by the first of its rules whose masks are all known, or None."""
+    """A landmark's voxel (z, y, x) by the first of its rules whose masks all exist, or None."""
     for rule in RULES:
         if rule.name == name and scan.known.issuperset(rule.masks):
             return rule.find(scan)
@@ -54,7 +54,7 @@ def find_landmark(name: str, scan: Scan) -> Point | None:
 
 
 def _organs(name: str, rule: str, function: Callable[..., Point | None], *masks: str) -> Rule:
-    """A rule on organs that must all be there and large enough to be believed."""
+    """A rule on organs that must all be present and have a plausible size."""
 
     def find_in(scan: Scan) -> Point | None:
         organs = [scan.organ(mask) for mask in masks]
@@ -97,7 +97,7 @@ def _bronchus(side: str, sign: int, mm: float) -> tuple[Rule, Rule]:
 
 
 def _branch(name: str, artery: str, parent: str) -> Rule:
-    text = f"Origin: centre of that part of the artery which is nearest to the {parent}."
+    text = f"Origin: centre of the part of the artery nearest to the {parent}."
     return _organs(name, text, find.origin, artery, parent)
 
 
@@ -113,8 +113,8 @@ def _clavicle(side: str, sign: int) -> Rule:
 def _vertebral_branch(side: str, sign: int) -> Rule:
     return _organs(
         f"{side.title()} Subclavian and Vertebralis Branch",
-        "A stand-in, as no public mask shows the vertebral artery: the highest 3 mm of the"
-        " subclavian artery within 30 mm of its medial end, near which the branch leaves.",
+        "Approximation, since no public mask shows the vertebral artery: the highest 3 mm of the"
+        " subclavian artery within 30 mm of its medial end, near the origin of the branch.",
         lambda artery: find.vertebral_branch(artery, sign),
         f"subclavian_artery_{side}",
     )
@@ -123,38 +123,38 @@ def _vertebral_branch(side: str, sign: int) -> Rule:
 RULES: tuple[Rule, ...] = (
     Rule(
         "Heart",
-        "Centre of mass of the heart; not there when the first or last slice cuts it.",
+        "Centre of mass of the heart; absent if the first or last slice cuts it.",
         ("heart",),
         lambda scan: scan.heart_centre(),
     ),
     _organs(
         "Carina Bifurcation",
-        "Centre of the trachea's last slice before it parts into the main bronchi.",
+        "Centre of the trachea's last slice before it divides into the main bronchi.",
         find.carina,
         "lung_trachea_bronchia",
     ),
     _organs(
         "Carina Bifurcation",
-        "Centre of the trachea's last slice before it parts, or its lower end if it does not.",
+        "Centre of the trachea's last slice before it divides, or its lower end if it does not.",
         find.trachea_end,
         "trachea",
     ),
     Rule(
         "Carina Bifurcation",
-        "Where the airway traced through the CT widens to part.",
+        "Slice where the airway traced through the CT widens before it divides.",
         ("CT",),
         lambda scan: scan.traced_carina(),
     ),
     _organs(
         "T4",
-        "Centre of the vertebra's body: of its part more than 0.6 times as deep as its middle.",
+        "Centre of the vertebral body: the part deeper than 0.6 times the largest depth.",
         lambda bone: bone.core(BODY_DEPTH),
         "vertebrae_T4",
     ),
     *_bronchus("right", -1, RIGHT_BRONCHUS_MM),
     _organs(
         "Aortic Arch Center",
-        "Centre of the aorta above the slice where it parts into ascending and descending.",
+        "Centre of the aorta above the slice where it divides into ascending and descending.",
         find.arch_centre,
         "aorta",
     ),
@@ -175,20 +175,20 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "Liver Top",
-        "Top of the right diaphragm: of the soft tissue that bulges up into the right lung.",
+        "Top of the right diaphragm: of the soft tissue that bulges into the right lung.",
         ("lung", "CT"),
         lambda scan: scan.dome(),
     ),
     _clavicle("right", -1),
     _organs(
         "Suprasternal Notch",
-        "Middle of the upper edge of the sternum: 10 mm wide, of its highest 25 mm.",
+        "Middle 10 mm of the upper edge of the sternum's highest 25 mm.",
         find.notch,
         "sternum",
     ),
     _organs(
         "Brachiocephalic Artery Bifurcation",
-        "Centre of that part of the trunk which is nearest to both of its branches.",
+        "Centre of the part of the trunk nearest to both of its branches.",
         find.bifurcation,
         "brachiocephalic_trunk",
         "subclavian_artery_right",

@@ -1,4 +1,4 @@
-"""What the landmark rules look at: a study's masks, each asked for once, and its traced airway."""
+"""A study as the landmark rules use it: organs, each loaded once, and the traced airway."""
 
 from functools import cached_property
 
@@ -12,10 +12,10 @@ from data_prep.anatomy.masks import Masks
 from data_prep.landmarks.organ import Organ, Point
 from pekit.common.errors import UserError
 
-EMBEDDED = ("CT", "lung", "heart")  # what every study has
+EMBEDDED = ("CT", "lung", "heart")  # every study has these
 
-# Less than this of an organ, in mL, is a segmenter's error or a sliver at the volume's edge; about
-# a tenth of what an adult has in view, a little of a long artery.
+# Smallest plausible volume of an organ, in mL: less is a segmenter's error or a sliver at the
+# volume's edge. About a tenth of an adult's organ, less of a long artery.
 MIN_ML = {
     "aorta": 20.0,
     "brachiocephalic_trunk": 0.5,
@@ -33,23 +33,23 @@ MIN_ML = {
 
 
 def min_ml(name: str) -> float:
-    """The smallest believable volume of a mask by TotalSegmentator's class name, in mL."""
+    """Smallest plausible volume in mL of a mask, by TotalSegmentator's class name."""
     return MIN_ML[max((key for key in MIN_ML if name.startswith(key)), key=len)]
 
 
 def centre_of_mass(mask: np.ndarray) -> list[float]:
-    """Mean voxel (z, y, x) of a mask; by sums along its axes, without a list of its voxels."""
+    """Mean voxel (z, y, x) of a mask, by sums along its axes, without a list of voxels."""
     planes = np.count_nonzero(mask, axis=2)
     sums = planes.sum(1), planes.sum(0), np.count_nonzero(mask, axis=(0, 1))
     return [float(np.average(np.arange(len(line)), weights=line)) for line in sums]
 
 
 class Scan:
-    """A study as the rules see it.
+    """A study as the rules use it.
 
     Args:
-        masks: of the whole study; an organ's mask is asked for when a rule needs it, and cut to
-            its box.
+        masks: of the whole study; an organ's mask is loaded when a rule needs it, and cut to its
+            box.
         volume_hu: the whole study, (Z, Y, X) int16 HU.
         spacing_mm: voxel size (z, y, x).
     """
@@ -58,12 +58,12 @@ class Scan:
         self, masks: Masks, volume_hu: np.ndarray, spacing_mm: tuple[float, float, float]
     ) -> None:
         self.masks, self.hu, self.spacing_mm = masks, volume_hu, spacing_mm
-        # By its keys: `in` asks a mapping for the value, and that may run a segmenter.
+        # By keys, since `in` would ask the mapping for the value, which may run a segmenter.
         self.known = {*EMBEDDED, *masks.organs}
         self._organs: dict[str, Organ | None] = {}
 
     def organ(self, name: str) -> Organ | None:
-        """The organ of that mask of `Masks.organs`; None when empty or too small to be believed.
+        """The organ from a mask of `Masks.organs`; None if it is empty or implausibly small.
 
         Raises:
             UserError: the mask has another shape than the volume.
@@ -80,18 +80,18 @@ class Scan:
 
     @cached_property
     def middle(self) -> int:
-        """The column that parts right from left."""
+        """The column between right and left."""
         return midline(self.hu)
 
     def heart_centre(self) -> Point | None:
-        """Centre of mass of the heart; None when the volume's first or last slice cuts it."""
+        """Centre of mass of the heart; None if the volume's first or last slice cuts it."""
         heart = self.masks.heart
         if heart[0].any() or heart[-1].any() or not heart.any():
             return None
         return tuple(float(axis) for axis in centre_of_mass(heart))
 
     def lung_top(self, sign: int) -> Point | None:
-        """Middle of the highest section of the lung mask, right (-1) or left (1) of the middle."""
+        """Centre of the highest section of the lung mask, on the right (-1) or left (1) side."""
         side = slice(None, self.middle) if sign < 0 else slice(self.middle, None)
         lung = self.masks.lung[:, :, side]
         z = np.flatnonzero(lung.any((1, 2)))
@@ -101,7 +101,7 @@ class Scan:
         return float(z[-1]), float(y), float(x) + (side.start or 0)
 
     def dome(self) -> Point | None:
-        """Top of the right diaphragm under the lung mask; None when the first slice cuts it."""
+        """Top of the right diaphragm under the lung mask; None if the first slice cuts it."""
         coarse, spacing = self.coarse
         lung = reduce_mask(self.masks.lung, self.spacing_mm)
         found = diaphragm_dome(lung, midline(coarse), spacing)
@@ -109,22 +109,22 @@ class Scan:
 
     @cached_property
     def coarse(self) -> tuple[np.ndarray, tuple[float, float, float]]:
-        """The reduced volume, and its voxel size."""
+        """The reduced volume, and its voxel size (z, y, x) in mm."""
         return reduce_volume(self.hu, self.spacing_mm)
 
     @cached_property
     def traced_airway(self) -> tuple[Organ, Point] | None:
-        """The airway traced in the reduced volume and its carina, in voxels of that volume."""
+        """Airway and carina traced in the reduced volume, in its voxels; None without a carina."""
         coarse, spacing = self.coarse
         airway, carina = trace_airway(air_inside_body(coarse) & (coarse < AIRWAY_HU), spacing)
         return None if carina is None else (Organ.of(airway, spacing), carina)
 
     def traced_carina(self) -> Point | None:
-        """The traced airway's carina in voxels of the study."""
+        """Carina of the traced airway, in voxels of the study."""
         return self.from_coarse(self.traced_airway[1]) if self.traced_airway else None
 
     def from_coarse(self, point: Point | None) -> Point | None:
-        """A point of the reduced volume as voxels of the study."""
+        """Convert a point of the reduced volume to voxels of the study."""
         if point is None:
             return None
         factors = np.array(self.coarse[1]) / self.spacing_mm

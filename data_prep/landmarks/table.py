@@ -1,9 +1,9 @@
-"""The paper's 20 landmarks (section IV, "Keypoint pretraining"): found in masks, or read from CSV.
+"""The paper's 20 landmarks (section IV, "Keypoint pretraining"): from masks, or from a CSV.
 
-`landmark_rules.landmark_rules` lists how each is found. The embedded threshold masks alone give
-seven: both lung tops, the heart, the top of the liver, the carina and both main bronchi.
-Positions are (z, y, x): in voxels of the uncropped volume, or in LPS mm where a name ends in `_mm`.
-A landmark that is not in the volume, or is cut by its edge, is None.
+`rules.landmark_rules` lists the rule for each. The embedded threshold masks alone give seven: both
+lung tops, the heart, the top of the liver, the carina and both main bronchi. Positions are
+(z, y, x): in voxels of the uncropped volume, or in LPS mm if a name ends in `_mm`. A landmark that
+is not in the volume, or is cut by its edge, is None.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from pekit.common.errors import UserError, nearest
 from pekit.dataset.schema import LANDMARKS
 
 CSV_COLUMNS = ("StudyInstanceUID", "name", "z_mm", "y_mm", "x_mm")
-PLAIN_UID = r"(?!\.{1,2}$)[^/\\\s][^/\\]*"  # it names folders and files: no path
+PLAIN_UID = r"(?!\.{1,2}$)[^/\\\s][^/\\]*"  # used as a folder and file name: not a path
 
 
 def from_masks(
@@ -29,11 +29,11 @@ def from_masks(
     """The landmarks that a study's masks give: name -> voxel (z, y, x), or None.
 
     A landmark is found by the first of its rules (`landmark_rules`) whose masks the study has. It
-    is None when there is no such rule, or its masks are empty, too small to be believed, or cut
-    by the volume's edge where it lies.
+    is None if there is no such rule, or if the masks are empty, implausibly small, or cut by the
+    volume's edge at the landmark.
 
     Args:
-        masks: lung, heart and organs of the whole study, (Z, Y, X) bool; each organ is asked for
+        masks: lung, heart and organs of the whole study, (Z, Y, X) bool; each organ is loaded
             once.
         volume_hu: the whole study, (Z, Y, X) int16 HU; the airway is traced in it.
         spacing_mm: voxel size (z, y, x).
@@ -49,7 +49,7 @@ def check_names(names: list[str]) -> None:
     """Refuse names that are not in LANDMARKS.
 
     Raises:
-        UserError: names the unknown one and the nearest known one.
+        UserError: a name is unknown; the message suggests the nearest one.
     """
     for name in names:
         if name not in LANDMARKS:
@@ -57,13 +57,13 @@ def check_names(names: list[str]) -> None:
 
 
 def read_landmarks_csv(path: Path) -> pd.DataFrame:
-    """Landmarks from elsewhere: a row a study and landmark, CSV_COLUMNS, in LPS mm.
+    """Read landmarks from a CSV: one row per study and landmark, CSV_COLUMNS, in LPS mm.
 
-    Landmarks that are not there have no row.
+    Missing landmarks have no row.
 
     Raises:
-        UserError: the file is missing or no CSV, lacks a column, or holds a study UID that is none,
-            an unknown name, a position that is no number, or a landmark twice.
+        UserError: the file is missing or not a CSV table, lacks a column, or has an invalid study
+            UID, an unknown name, a position that is not a number, or a landmark twice.
     """
     try:
         table = pd.read_csv(path, dtype={"StudyInstanceUID": str, "name": str})
@@ -78,7 +78,7 @@ def read_landmarks_csv(path: Path) -> pd.DataFrame:
     table = table[list(CSV_COLUMNS)]
     odd = ~table["StudyInstanceUID"].str.fullmatch(PLAIN_UID, na=False).astype(bool)
     if odd.any():
-        raise UserError(f"{path}: row {odd.argmax() + 2} has no plain StudyInstanceUID")
+        raise UserError(f"{path}: row {odd.argmax() + 2} has no valid StudyInstanceUID")
     try:
         check_names(table["name"].unique().tolist())
     except UserError as error:
@@ -87,7 +87,7 @@ def read_landmarks_csv(path: Path) -> pd.DataFrame:
     numbers = table[axes].apply(pd.to_numeric, errors="coerce")
     bad = ~np.isfinite(numbers).all(axis=1)
     if bad.any():
-        raise UserError(f"{path}: row {bad.argmax() + 2} has no position in mm: leave the row out")
+        raise UserError(f"{path}: row {bad.argmax() + 2} has no position in mm: remove the row")
     twice = table.duplicated(["StudyInstanceUID", "name"])
     if twice.any():
         row = table[twice].iloc[0]
@@ -100,7 +100,7 @@ def to_voxels(
     origin_mm: tuple[float, float, float],
     spacing_mm: tuple[float, float, float],
 ) -> dict[str, Point | None]:
-    """Positions in LPS mm (z, y, x) as voxels (z, y, x) of the volume with that origin."""
+    """Convert positions in LPS mm (z, y, x) to voxels (z, y, x) of a volume."""
     return {
         name: None
         if point is None
@@ -112,7 +112,7 @@ def to_voxels(
 def landmark_table(study_uid: str, found: Mapping[str, Point | None]) -> pd.DataFrame:
     """All 20 landmarks of a study: StudyInstanceUID, name, z, y, x (voxels), present.
 
-    What is not in `found`, or is None there, has `present` False and no position.
+    A landmark that is not in `found`, or is None there, has `present` False and no position.
 
     Raises:
         UserError: `found` holds an unknown name.

@@ -1,5 +1,5 @@
-"""Many studies in many processes.
+"""Work on many studies in parallel, resumable.
 
-pool.py      worker processes whose death is survived
-records.py   one record per study: what is done, and what is to be done again
+pool.py      pool of worker processes; a killed worker does not end the batch
+records.py   one record on disk per study, for resuming
 """

@@ -1,6 +1,6 @@
-"""Study by study in several processes: clean workers that end with their parent.
+"""Run a function on many tasks in worker processes that end with their parent.
 
-A study that kills its worker (lack of memory, a fault of a decoder) does not end the batch.
+A task that kills its worker (lack of memory, a crash in a decoder) does not end the batch.
 """
 
 import os
@@ -26,15 +26,15 @@ def run_pool(
     on_death: Callable[[Task], Result] | None = None,
     apart: bool = False,
 ) -> Iterator[Result]:
-    """Call `function` on each task in `workers` processes; results come as they are ready.
+    """Call `function` on each task in `workers` processes; yields results as they are ready.
 
     Args:
-        function: a function of a module, so that a worker can import it. It may be called twice
-            on a task, when a worker dies at the same time as another is at work.
-        tasks: what to call it on. Only a few are handed out in advance, so memory stays bounded.
-        workers: processes; 1, or a single task, works in this one.
-        on_death: makes the result of a task whose process died, even with no other beside it.
-        apart: for tasks that may kill their process: one after the other, never in this one.
+        function: a module-level function, so that a worker can import it. It may be called twice
+            on a task, if another worker dies meanwhile.
+        tasks: its arguments. Only a few are submitted in advance, so memory stays bounded.
+        workers: number of processes; with 1, or a single task, this process does the work.
+        on_death: returns the result of a task whose process died when it ran alone.
+        apart: run tasks that may kill their process one after the other, never in this process.
 
     Raises:
         UserError: a worker died, and there is no `on_death`.
@@ -46,7 +46,7 @@ def run_pool(
     if apart:
         waiting, suspects = suspects, waiting
     while waiting or suspects:
-        # When a worker dies, each task then at work is tried again alone, to find the one.
+        # When a worker dies, each running task is tried again alone, to find the one that kills.
         queue, at_once = (suspects, 1) if suspects else (waiting, 2 * workers)
         running = {}
         try:
@@ -63,7 +63,7 @@ def run_pool(
             if on_death is None:
                 raise UserError(
                     f"one of {workers} workers was killed, most often for lack of memory: run "
-                    "again with fewer workers; what is finished is kept"
+                    "again with fewer workers; finished work is kept"
                 ) from None
             if at_once == 1:
                 yield from map(on_death, running.values())
@@ -73,7 +73,7 @@ def run_pool(
 
 @contextmanager
 def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
-    # Spawned, not forked: notebooks hold threads. What runs inside uses one thread each.
+    # Spawned, not forked, since notebooks run threads. Each worker uses one thread.
     pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_end_with_parent)
     try:
         yield pool
@@ -82,7 +82,7 @@ def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _end_with_parent() -> None:
-    # A worker whose parent was killed would wait for work for ever.
+    # Otherwise a worker whose parent was killed would wait for ever.
     def watch() -> None:
         parent_process().join()
         os._exit(1)

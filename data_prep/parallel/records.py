@@ -1,9 +1,9 @@
-"""Work on many studies, each result a record on disk: what makes a batch resumable.
+"""Work on many studies, with one record on disk per study, so that a batch can be resumed.
 
-A record is one JSON file a study, written last and at once, marked with what it was made with. The
-same call after a kill goes on where it was; a study whose task, settings or code changed is done
-again, as is one that could not be read and whose files have changed since. A study at which the
-process died, which need not be the study's fault, is tried once more by the next call.
+A record is a JSON file, written last and atomically, with a key of its inputs. After a kill the
+same call resumes: only studies without a record are done. A study is done again if its task,
+settings or code changed, or if it could not be read and its files have changed since. A study
+during which the process died, perhaps for another reason, is tried once more by the next call.
 """
 
 import hashlib
@@ -27,18 +27,18 @@ from pekit.common.files import read_json, write_json
 
 @dataclass(frozen=True)
 class Records:
-    """A folder of records, all made in one way.
+    """A folder of records, all made with the same settings and code.
 
     Attributes:
         folder: holds `<study>.json`.
-        made_with: the settings and the code that make them, as a hash.
+        made_with: hash of the settings and the code that make the records.
     """
 
     folder: Path
     made_with: str
 
     def read(self, task: StudyTask) -> dict | None:
-        """The record of a study; None where it is missing, half, or made of something else."""
+        """The record of a study; None if it is missing, damaged, or made from other inputs."""
         path = self.folder / f"{task.study}.json"
         try:
             record = read_json(path)
@@ -49,7 +49,7 @@ class Records:
     def missing(
         self, tasks: Sequence[StudyTask], holds: Callable[[dict], bool] = lambda record: True
     ) -> list[StudyTask]:
-        """The tasks that have no record, one of something that no longer `holds`, or of a death."""
+        """Tasks to do: without a record, with one that no longer `holds`, or after one death."""
         records = ((task, self.read(task)) for task in tasks)
         return [
             task
@@ -58,11 +58,11 @@ class Records:
         ]
 
     def deaths(self, task: StudyTask) -> int:
-        """How often the process that worked on a study has died, each time in another call."""
+        """In how many calls the process that worked on a study has died."""
         return (self.read(task) or {}).get("deaths", 0)
 
     def write(self, task: StudyTask, record: dict) -> None:
-        """Write a study's record at once, marked with what it was made of."""
+        """Write a study's record atomically, with the key of its inputs."""
         record = {"key": self._key(task, record), **record}
         write_json(self.folder / f"{task.study}.json", record)
 
@@ -75,7 +75,7 @@ class Records:
 
 
 def file_dates(folder: Path) -> str:
-    """Names, sizes and dates of the files in a folder, so that mended ones are read again."""
+    """Names, sizes and dates of the files in a folder, so that replaced files are read again."""
     files = sorted(Path(root) / name for root, _, names in os.walk(folder) for name in names)
     stats = [(file.name, os.lstat(file)) for file in files]
     return str([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
@@ -91,17 +91,16 @@ def run_studies(
     """Make the record of each task.
 
     Args:
-        work: makes a study's record, with its row of the table of studies under `study`; `read` is
-            False where its files could not be read. Whatever goes wrong in it excludes the study,
-            with the reason.
+        work: returns a study's record: `study` is its row of the table of studies, `read` is False
+            if its files could not be read. An exception in it excludes the study, with the reason.
         tasks: the studies.
-        records: where they are kept.
-        workers: processes.
+        records: the folder of records to write to.
+        workers: number of processes.
         progress: `progress(iterable, total=, desc=)`, e.g. tqdm.
 
     Raises:
         OSError: a record cannot be written, e.g. because the disk is full.
-        SetupError: something that every study lacks.
+        SetupError: something that every study needs is missing.
     """
     work, on_death = partial(_record, work, records), partial(_died, records)
     died = {task.study for task in tasks if records.deaths(task)}
@@ -124,7 +123,7 @@ def failed(task: StudyTask, reason: str) -> dict:
 def _record(work: Callable[[StudyTask], dict], records: Records, task: StudyTask) -> None:
     try:
         record = work(task)
-    except (OSError, SetupError):  # of writing: those of reading have become a status
+    except (OSError, SetupError):  # errors on writing; those on reading have become a status
         raise
     except UserError as error:
         record = failed(task, re.sub(r"\S*[/\\](?=\S)", "", str(error)))
@@ -138,5 +137,5 @@ def _record(work: Callable[[StudyTask], dict], records: Records, task: StudyTask
 def _died(records: Records, task: StudyTask) -> None:
     deaths = records.deaths(task) + 1
     once = "" if deaths > 1 else "; the next call tries it once more"
-    reason = f"the process that read it died: lack of memory, or a fault of a decoder{once}"
+    reason = f"the process that read it died: lack of memory, or a crash in a decoder{once}"
     records.write(task, {**failed(task, reason), "deaths": deaths})

@@ -1,10 +1,11 @@
-"""Synthetic CT pulmonary angiograms with their truth, so that everything runs without the data.
+"""Synthetic CT pulmonary angiograms with known truth, so that the kit runs without the real data.
 
 phantom.py   a study: anatomy, disease, labels
 body.py      trunk, lungs, heart, bones, airways
-vessels.py   arteries, veins, aorta
+vessels.py   arteries, veins, tubes on a grid
+habitus.py   differences between patients
 disease.py   clots, mimics, motion
-files.py     DICOM headers as varied as the real ones
+files.py     DICOM files with headers as varied as the real ones
 study.py     one study on disk, with its truth
 cohort.py    a data set in the RSNA layout
 """

@@ -1,7 +1,7 @@
-"""Healthy anatomy of the phantom: body, lungs, heart, bones, airways and vessels in HU.
+"""Paint the healthy anatomy of a phantom: body, lungs, heart, bones, airways and vessels in HU.
 
-Shapes are given in template mm (see `vessels.Grid`): z to the head, y to the back, x to
-the patient's left, the carina's midline at x = 0.
+Shapes are given in template mm (see `vessels.Grid`): z to the head, y to the back, x to the
+patient's left, the carina's midline at x = 0.
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ import numpy as np
 
 from data_prep.phantom.vessels import Grid, Painter, Point, Tube, arterial_tree, chain, venous_tree
 
-# The 20 landmarks of the paper (section IV) in template mm. The lung and liver tops follow the
-# shapes below.
+# The 20 landmarks of the paper (section IV) in template mm (z, y, x). The lung and liver tops agree
+# with the shapes below.
 LANDMARKS_MM: dict[str, Point] = {
     "Heart": (-56, -28, 12),
     "Carina Bifurcation": (0, 8, 0),
@@ -62,13 +62,13 @@ _AIRWAYS = (
 _HEART = ((-45, -20, -2), (-80, -46, 40), 44.0, 33.0)
 _CLAVICLES = (((52, -84, 22), (74, -66, 140), 6.5), ((52, -84, -22), (74, -66, -140), 6.5))
 
-LUNG_TOP_MM = 98.0  # the lungs end here, above the carina
+LUNG_TOP_MM = 98.0  # top of the lungs, above the carina
 _MID_Y = -10.0  # centre of the thorax, front to back
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """Mean HU of the blood, by where it is."""
+    """Mean HU of the blood in each kind of vessel."""
 
     artery: float
     vein: float
@@ -87,7 +87,7 @@ class Body:
         artery: (Z, Y, X) bool, pulmonary arteries.
         cava: (Z, Y, X) bool, superior vena cava.
         arteries: the arterial tree.
-        painter: paints more tubes on the same grid.
+        painter: for more tubes on the same grid.
     """
 
     hu: np.ndarray
@@ -104,14 +104,14 @@ def paint_body(grid: Grid, rng: np.random.Generator, blood: Contrast, rv_lv: flo
 
     Args:
         grid: size and place of the patient in the volume.
-        rng: draws the vessels' courses.
+        rng: draws the courses of the vessels.
         blood: HU of the blood.
-        rv_lv: ratio of the right ventricle's diameter to the left one's.
+        rv_lv: ratio of the diameters of the right and the left ventricle.
     """
     painter = Painter(grid)
     hu, thorax, dome = _wall(painter)
     lobes, mediastinum = _lungs(painter, thorax, dome)
-    # Blood gathers at the back: the lung is denser there.
+    # The lung is denser at the back, where blood gathers.
     np.copyto(hu, -860 + 0.4 * (painter.y - _MID_Y), where=lobes)
     _bones(painter, hu)
     heart = _heart(painter, hu, blood, rv_lv)
@@ -148,11 +148,11 @@ def _ellipse(u: np.ndarray, v: np.ndarray, a, b, power: float = 2.0) -> np.ndarr
 
 
 def _wall(p: Painter) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Air, table, skin fat, muscle, ribs, abdomen; the thorax's level and the diaphragm's height.
+    """Paint air, table, skin fat, muscle, ribs and abdomen.
 
     Returns:
-        hu (Z, Y, X) float32; thorax (Z, Y, X) float32, below 1 inside the ribs; dome (1, Y, X)
-        float32, mm.
+        hu (Z, Y, X) float32; thorax (Z, Y, X) float32, below 1 inside the ribs; height of the
+        diaphragm (1, Y, X) float32, mm.
     """
     hu = np.full(p.shape, -1000, np.float32)
     table = _ellipse(p.x, p.y + 190, 330, 320)
@@ -217,7 +217,7 @@ def _bones(p: Painter, hu: np.ndarray) -> None:
 
 
 def _heart(p: Painter, hu: np.ndarray, blood: Contrast, rv_lv: float) -> np.ndarray:
-    """Paint heart muscle and chambers, ventricles' diameters in the ratio `rv_lv`; their mask."""
+    """Paint heart muscle and chambers, with the ventricle ratio `rv_lv`; returns the heart mask."""
     heart = np.zeros(p.shape, bool)
     right, left = 17.0 * rv_lv**0.5, 17.0 / rv_lv**0.5
     parts = (

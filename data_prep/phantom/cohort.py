@@ -1,16 +1,15 @@
-"""Writes a cohort of phantoms as a data set in the RSNA layout, with its truth beside it.
+"""Write a cohort of phantoms as a data set in the RSNA layout, with its truth beside it.
 
     out/cohort.json                             the settings, and whether the cohort is complete
     out/{train,test}/<study>/<series>/<sop>.dcm
-    out/train.csv                               17 columns, a row a slice, not in z order
+    out/train.csv                               17 columns, one row per slice, not in z order
     out/test.csv, out/sample_submission.csv
     out/truth/<study>.npz                       see `read_truth`
-    out/truth/landmarks.csv                     mm, LPS; landmarks outside the volume are absent
-    out/truth/test_labels.csv                   the 17 columns of the test studies
-    out/truth/defects.csv                       studies that are broken, and how
+    out/truth/landmarks.csv                     mm, LPS; landmarks outside the volume have no row
+    out/truth/test_labels.csv                   the 17 columns for the test studies
+    out/truth/defects.csv                       broken studies, with the kind of defect
 
-A study appears under its final name when all of it is written, so that a call after a kill goes
-on where the last one stopped.
+A study gets its final name when all of it is written, so that after a kill the same call resumes.
 """
 
 import shutil
@@ -39,11 +38,11 @@ class CohortConfig(BaseModel):
     """Settings of a cohort.
 
     Attributes:
-        n_train, n_test: studies of the two parts.
-        seed: the cohort is a function of it and of the other settings.
+        n_train, n_test: number of studies of the two parts.
+        seed: random seed; seed and settings determine the cohort.
         phantom: settings of each study; `shape[0]` is the mean number of slices.
         slice_jitter: a study has up to this many slices more or fewer.
-        broken_fraction: share of broken studies; at least one unless it is 0.
+        broken_fraction: share of broken studies; unless it is 0, at least one study is broken.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,14 +71,14 @@ def write_cohort(
     progress: Callable[..., Iterable] | None = None,
     replace: bool = False,
 ) -> None:
-    """Write the cohort to `out`, or what is still missing of it. Twice the same: nothing to do.
+    """Write the cohort to `out`, or the studies that are still missing there.
 
     Args:
         out: folder of the data set.
-        config: settings; the bytes written depend on them alone, not on `workers`.
-        workers: processes.
+        config: settings; the bytes written depend on them only, not on `workers`.
+        workers: number of processes.
         progress: wraps the iterable over studies, `progress(iterable, total=, desc=)`, e.g. tqdm.
-        replace: a cohort of other settings at `out` is deleted first; other data never are.
+        replace: delete a cohort with other settings at `out` first; other data are never deleted.
 
     Raises:
         UserError: `out` holds another cohort or other data, or cannot be written to.
@@ -108,7 +107,7 @@ def _explained(out: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"cannot write the cohort to {out} ({error}): make room or choose another folder, "
-            "then run again; finished studies are kept"
+            "then run again (finished studies are kept)"
         ) from error
 
 
@@ -122,7 +121,7 @@ def _made_with(config: CohortConfig) -> dict:
 
 
 def _claim(out: Path, config: CohortConfig, replace: bool) -> bool:
-    """Mark `out` as this cohort's folder; True if the cohort was completed before."""
+    """Mark `out` as the folder of this cohort; True if the cohort was completed before."""
     if not (out / "cohort.json").exists():
         taken = [
             name for name in ("train", "test", "train.csv", "test.csv") if (out / name).exists()
@@ -142,15 +141,14 @@ def _claim(out: Path, config: CohortConfig, replace: bool) -> bool:
         return False
     if not same:
         raise UserError(
-            f"{out} holds a cohort of other settings or of another version of the kit "
-            f"({note.get('config')}): "
-            "choose another folder or delete it"
+            f"{out} holds a cohort with other settings or from another version of the kit "
+            f"({note.get('config')}): choose another folder or delete it"
         )
     return bool(note.get("complete"))
 
 
 def _tasks(config: CohortConfig) -> list[Task]:
-    """The studies of a cohort; which are broken is drawn from its seed."""
+    """The studies of a cohort; the seed determines which are broken."""
     places = [("train", i) for i in range(config.n_train)]
     places += [("test", i) for i in range(config.n_test)]
     broken = int(np.ceil(config.broken_fraction * len(places)))
@@ -195,7 +193,7 @@ def _write_tables(out: Path, tasks: list[Task]) -> None:
 
 
 def _slice_rows(record: dict) -> pd.DataFrame:
-    """The 17 columns of train.csv for the written slices of one study, by SOP UID: not by z."""
+    """The 17 columns of train.csv for the written slices of one study, sorted by SOP UID."""
     rows = pd.DataFrame({UIDS[2]: record["sop_uids"], LABELS[0]: record["slice_labels"]})
     rows = rows[record["present"]].sort_values(UIDS[2])
     rows = rows.assign(**{UIDS[0]: record["study_uid"], UIDS[1]: record["series_uid"]})

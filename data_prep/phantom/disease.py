@@ -1,20 +1,20 @@
-"""What the phantom's healthy body gets: clots, their mimics, and motion."""
+"""Add clots, mimics of clots and motion to the healthy body of a phantom."""
 
 import numpy as np
 
 from data_prep.phantom.body import Body
 from data_prep.phantom.vessels import Tube
 
-# A slice is labelled when this many of its voxels, at 128 x 128, are clot.
+# A slice is labelled positive if at least this many of its voxels, at 128 x 128, are clot.
 SLICE_CLOT_VOXELS = 8
-# How often a clot sits in an artery of each level.
+# Probability that a clot is in an artery of each level.
 CLOT_LEVELS = {"trunk": 0.02, "main": 0.1, "lobar": 0.36, "segmental": 0.4, "subsegmental": 0.12}
-# Clots of these make an exam `central_pe`.
+# Clots in these levels make an exam `central_pe`.
 CENTRAL = ("trunk", "main")
 
 
 def label_slices(clot: np.ndarray) -> np.ndarray:
-    """pe_present_on_image of each slice, (Z,) uint8, from the clot mask (Z, Y, X) bool."""
+    """Label pe_present_on_image of each slice, (Z,) uint8, from the clot mask (Z, Y, X) bool."""
     enough = SLICE_CLOT_VOXELS * clot.shape[1] * clot.shape[2] / 128**2
     return (np.count_nonzero(clot, axis=(1, 2)) >= enough).astype(np.uint8)
 
@@ -24,7 +24,7 @@ def add_clots(
 ) -> list[Tube]:
     """Paint 2 to 5 clots (fewer and smaller with `difficulty`) into `clot` and `body.hu`.
 
-    Goes on beyond the drawn number until some slice is labelled.
+    More are painted until at least one slice is labelled positive.
 
     Args:
         body: changed in place.
@@ -34,7 +34,7 @@ def add_clots(
         chronic: "" for fresh clots, "chronic" for old ones, "mixed" for both.
 
     Returns:
-        The arteries that hold clots, with their level and side.
+        The arteries with clots; each has its level and side.
     """
     wanted = max(1, round(rng.integers(2, 6) / difficulty))
     levels, odds = list(CLOT_LEVELS), list(CLOT_LEVELS.values())
@@ -55,14 +55,14 @@ def add_clots(
         if body.painter.paint(clot, piece, True, body.artery):
             body.painter.paint(body.hu, piece, hu + 20 * old, body.artery)
             held.append(artery)
-    raise RuntimeError("200 clots left no slice labelled")
+    raise RuntimeError("no slice is labelled positive after 200 clots")
 
 
 def add_mimics(
     body: Body, clot: np.ndarray, rng: np.random.Generator, nodules: bool, flow: bool, defect: bool
 ) -> None:
-    """Paint nodules in the lung, mixing of contrast in large arteries and the vena cava, and a
-    filling defect of the vena cava (which is no PE) into `body.hu`."""
+    """Paint mimics into `body.hu`: nodules in the lung, mixing of contrast in large arteries and
+    the vena cava, and a filling defect in the vena cava (which is not PE)."""
     painter = body.painter
     if nodules:
         for _ in range(rng.integers(1, 4)):
@@ -87,7 +87,7 @@ def add_mimics(
 
 
 def add_motion(hu: np.ndarray, rng: np.random.Generator, shift: float) -> None:
-    """Double the contours of most slices of `hu` (Z, Y, X), in place, by `shift` voxels in y."""
+    """Double the contours of most slices of `hu` (Z, Y, X), `shift` voxels apart in y, in place."""
     first = int(rng.integers(0, max(1, len(hu) // 4)))
     rows = max(1, round(shift))
     moved = hu[first:]

@@ -1,8 +1,8 @@
-"""Writes a phantom as DICOM files whose headers vary as those of the RSNA data do.
+"""Write a phantom as DICOM files whose headers vary like those of the RSNA data.
 
 Of the real files about 70 % are implicit VR little endian, 22 % explicit VR and 8 % JPEG Lossless
-(1.2.840.10008.1.2.4.70). Their UIDs are 12 hex digits, the order of file names and often that of
-InstanceNumber says nothing of z, and corners outside the scan circle may hold -2000 HU.
+(1.2.840.10008.1.2.4.70). Their UIDs are 12 hex digits, the order of file names, and often that of
+InstanceNumber, is not that of z, and corners outside the scan circle may hold -2000 HU.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from data_prep.phantom.phantom import Phantom
 
 PADDING_HU = -2000
 SYNTAXES = {ImplicitVRLittleEndian: 0.70, ExplicitVRLittleEndian: 0.22, JPEGLosslessSV1: 0.08}
-# (slope, intercept, signed, share): how HU become stored values.
+# (slope, intercept, signed, share of the series) of the conversion from HU to stored values.
 _RESCALES = (
     (1.0, -1024.0, False, 0.30),
     (1.0, 0.0, True, 0.35),
@@ -37,13 +37,13 @@ _RESCALES = (
 
 @dataclass(frozen=True)
 class HeaderStyle:
-    """How one series is encoded.
+    """Encoding of one series.
 
     Attributes:
         syntax: transfer syntax UID.
         slope, intercept: HU = slope * stored + intercept.
-        signed: of the stored values.
-        padded: corners outside the scan circle hold -2000 HU, or 0 where unsigned.
+        signed: whether stored values are signed.
+        padded: corners outside the scan circle hold -2000 HU, or stored value 0 if unsigned.
         numbering: InstanceNumber is "down" (1 at the head), "up" or "shuffled".
         manufacturer: "" leaves the element out.
     """
@@ -58,7 +58,7 @@ class HeaderStyle:
 
 
 def draw_style(rng: np.random.Generator) -> HeaderStyle:
-    """A header style at the real proportions."""
+    """Draw a header style with the frequencies of the real data."""
     syntax = list(SYNTAXES)[rng.choice(len(SYNTAXES), p=list(SYNTAXES.values()))]
     slope, intercept, signed, _ = _RESCALES[rng.choice(len(_RESCALES), p=[r[3] for r in _RESCALES])]
     return HeaderStyle(
@@ -80,14 +80,14 @@ def write_series(
     rng: np.random.Generator,
     skip: frozenset[int] = frozenset(),
 ) -> None:
-    """Write `folder`/<SOPInstanceUID>.dcm, a file a slice.
+    """Write one file per slice, `folder`/<SOPInstanceUID>.dcm.
 
     Args:
-        folder: exists and is empty.
+        folder: an existing, empty folder.
         phantom: the study.
-        style: how to encode it.
+        style: its encoding.
         uids: study UID, series UID, and the SOP UIDs in z order.
-        rng: shuffles InstanceNumber where the style wants that.
+        rng: shuffles InstanceNumber if the style asks for it.
         skip: z indices of slices to leave out.
 
     Raises:
@@ -102,7 +102,7 @@ def write_series(
         rng.shuffle(numbers)
     dataset = _common_header(phantom, style, study, series)
     origin, spacing = phantom.origin_mm, phantom.spacing_mm
-    # Anonymised UIDs of 12 hex digits are no valid DICOM UIDs.
+    # Anonymised UIDs of 12 hex digits are not valid DICOM UIDs.
     with pydicom_config.disable_value_validation():
         for z, sop in enumerate(sops):
             if z in skip:
@@ -158,7 +158,7 @@ def _common_header(phantom: Phantom, style: HeaderStyle, study: str, series: str
 
 
 def _padding(style: HeaderStyle) -> int:
-    """Stored value of the padding; unsigned values reach no lower than the intercept."""
+    """Stored value of the padding; unsigned values cannot be below the intercept."""
     return round((PADDING_HU - style.intercept) / style.slope) if style.signed else 0
 
 

@@ -1,7 +1,7 @@
-"""Synthetic CT pulmonary angiograms with their truth: `make_phantom(seed, config)`.
+"""Make a synthetic CT pulmonary angiogram with its truth: `make_phantom(seed, config)`.
 
-A healthy body (`body`) gets clots, mimics, motion and noise. The labels follow from what
-was painted, by the rules that the RSNA data obey. Same seed and config, same phantom.
+Clots, mimics, motion and noise are added to a healthy body. The labels follow from what was
+painted, by the label rules of the RSNA data. The same seed and config give the same phantom.
 """
 
 from dataclasses import dataclass
@@ -24,13 +24,14 @@ class PhantomConfig:
 
     Attributes:
         shape: (Z, Y, X) voxels.
-        difficulty: 1 is readable by a small network in minutes; above 1 clots are fewer and
+        difficulty: at 1 a small network learns the task in minutes; above 1 clots are fewer and
             smaller, mimics more frequent, noise stronger; below 1 the reverse.
         pe_fraction: share of studies with PE.
-        indeterminate_fraction: share of studies spoilt by motion or missing contrast.
-        mimic_fraction: share of studies with nodules, flow artefacts or other defects.
+        indeterminate_fraction: share of studies made unreadable by motion or missing contrast.
+        mimic_fraction: share of studies with nodules, flow artefacts or other filling defects.
         noise_hu: standard deviation of the noise, HU.
-        variety: how far patients differ in where their organs lie; at 0 they differ in size only.
+        variety: how much the position of organs differs between patients; at 0 only their size
+            differs.
     """
 
     shape: tuple[int, int, int] = (48, 128, 128)
@@ -43,9 +44,12 @@ class PhantomConfig:
 
     def __post_init__(self):
         if min(self.shape) < 8 or min(self.shape[1:]) < 64:
-            raise ValueError(f"shape {self.shape}: needs at least 8 slices of 64 x 64 voxels")
+            raise ValueError(f"shape {self.shape}: must be at least 8 slices of 64 x 64 voxels")
         if self.pe_fraction + self.indeterminate_fraction > 1:
-            raise ValueError("pe_fraction + indeterminate_fraction must not exceed 1")
+            raise ValueError(
+                f"pe_fraction {self.pe_fraction} + indeterminate_fraction "
+                f"{self.indeterminate_fraction} must not exceed 1: lower one of them"
+            )
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,9 @@ class Phantom:
         hu: (Z, Y, X) int16 HU; z grows to the head, y to the back, x to the patient's left.
         spacing_mm, origin_mm: (z, y, x), LPS.
         lung, heart, clot, artery: (Z, Y, X) bool masks.
-        landmarks_mm: name -> (z, y, x) LPS mm, None where it lies outside the volume.
+        landmarks_mm: name -> (z, y, x) LPS mm, or None if it is outside the volume.
         exam_labels: the exam columns of train.csv, 0 or 1.
-        slice_labels: (Z,) uint8, pe_present_on_image.
+        slice_labels: (Z,) uint8, label pe_present_on_image.
     """
 
     hu: np.ndarray
@@ -75,7 +79,7 @@ class Phantom:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a study is to have, drawn before anything is painted."""
+    """Findings of a study, drawn before anything is painted."""
 
     kind: str  # negative | positive | indeterminate
     motion: float  # 0, or the shift in mm
@@ -88,11 +92,11 @@ class _Plan:
 
 
 def make_phantom(seed: int, config: PhantomConfig | None = None) -> Phantom:
-    """One synthetic study.
+    """Make one synthetic study.
 
     Args:
-        seed: non-negative; the study is a function of it and of `config`.
-        config: settings; the defaults where None.
+        seed: random seed, not negative; seed and `config` determine the study.
+        config: settings; the defaults if None.
     """
     config = config or PhantomConfig()
     rng = np.random.default_rng(seed)
@@ -125,12 +129,12 @@ def make_phantom(seed: int, config: PhantomConfig | None = None) -> Phantom:
 
 
 def _draw_grid(rng: np.random.Generator, config: PhantomConfig) -> Grid:
-    """A patient of random size and habitus, somewhere in a field of view of random size."""
+    """Draw size and habitus of a patient, and size and position of the field of view."""
     shape = config.shape
     scale = float(np.clip(rng.normal(1.0, 0.05), 0.88, 1.12))
     width = rng.uniform(345, 375) * scale**0.5
     height = rng.uniform(250, 325)
-    # The scan begins a little above the lungs and ends where its length leads.
+    # The scan begins slightly above the lungs; its random height determines where it ends.
     habitus = draw_habitus(rng, config.variety)
     top = scale * (float(habitus.to_patient(LUNG_TOP_MM, 0)) + rng.uniform(2, 24))
     spacing = np.round([height / shape[0], width / shape[1], width / shape[2]], 4)
@@ -141,7 +145,7 @@ def _draw_grid(rng: np.random.Generator, config: PhantomConfig) -> Grid:
 
 
 def _draw_plan(rng: np.random.Generator, config: PhantomConfig) -> _Plan:
-    """Kind of study, mimics and quality, at about the frequencies of the RSNA data."""
+    """Draw kind of study, mimics and quality, at about the frequencies of the RSNA data."""
     draw = rng.random()
     kind = "positive" if draw < config.pe_fraction else "negative"
     if 1 - draw <= config.indeterminate_fraction:
@@ -151,7 +155,7 @@ def _draw_plan(rng: np.random.Generator, config: PhantomConfig) -> _Plan:
     weak = rng.random() < 0.02
     if kind == "indeterminate":
         motion, weak = (rng.uniform(18, 26), False) if spoilt_by_motion else (0.0, True)
-    # Shares of the three mimics: together they touch `mimic_fraction` of the studies.
+    # Shares of the three mimics: about `mimic_fraction` of the studies has at least one.
     share = min(config.mimic_fraction * config.difficulty, 1.0)
     nodules, flow, other = rng.random(3) < share * np.array((0.65, 0.4, 0.07))
     chronic = str(rng.choice(["", "chronic", "mixed"], p=[0.8, 0.133, 0.067]))
@@ -161,7 +165,7 @@ def _draw_plan(rng: np.random.Generator, config: PhantomConfig) -> _Plan:
 
 
 def _draw_contrast(rng: np.random.Generator, plan: _Plan) -> Contrast:
-    """HU of the blood: early or late bolus, weak or missing contrast."""
+    """Draw the HU of the blood: early or late bolus, weak or missing contrast."""
     artery = float(np.clip(rng.normal(350, 50), 240, 520))
     vein = float(np.clip(rng.normal(185, 30), 110, 260))
     aorta = float(np.clip(rng.normal(205, 40), 110, 330))
@@ -174,7 +178,7 @@ def _draw_contrast(rng: np.random.Generator, plan: _Plan) -> Contrast:
 
 
 def _exam_labels(plan: _Plan, places: list[Tube]) -> dict[str, int]:
-    """Exam columns of train.csv, consistent by the rules of the RSNA data."""
+    """Exam columns of train.csv, consistent with the label rules of the RSNA data."""
     positive = plan.kind == "positive"
     labels = dict.fromkeys(EXAM_LABELS, 0)
     labels |= {

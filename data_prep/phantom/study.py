@@ -1,4 +1,4 @@
-"""One study of a phantom cohort on disk: its DICOM files, its defect, its truth."""
+"""Write one study of a phantom cohort to disk: DICOM files, defect, truth; and read its truth."""
 
 import dataclasses
 import hashlib
@@ -25,7 +25,7 @@ _TEXTS = ("study_uid", "series_uid", "defect")
 class Task:
     """One study to write: `index` within its `part`, with a `defect` or "".
 
-    `phantom.shape[0]` is the mean number of slices, `slice_jitter` how far it may be off.
+    `phantom.shape[0]` is the mean number of slices; a study has up to `slice_jitter` more or fewer.
     """
 
     part: str
@@ -53,7 +53,7 @@ def write_study(out: Path, task: Task) -> str:
         The study's UID.
 
     Raises:
-        OSError: something cannot be written.
+        OSError: a file cannot be written.
     """
     rng = np.random.default_rng(int(task.digest("draws"), 16))
     mean, *plane = task.phantom.shape
@@ -82,8 +82,8 @@ def write_study(out: Path, task: Task) -> str:
 
 
 def draw_gap(slice_labels: np.ndarray, rng: np.random.Generator) -> range:
-    """2 to 4 neighbouring slices, not at the ends, with as few labelled slices as can be: the
-    labels of the exam must stay true of what is left."""
+    """Draw 2 to 4 neighbouring slices, not at the ends, with as few positive ones as possible: the
+    exam labels must remain true for the other slices."""
     length = int(rng.integers(2, 5))
     starts = np.arange(2, len(slice_labels) - length - 1)
     labelled = np.array([slice_labels[s : s + length].sum() for s in starts])
@@ -94,12 +94,12 @@ def draw_gap(slice_labels: np.ndarray, rng: np.random.Generator) -> range:
 def _write_truth(
     out: Path, phantom: Phantom, names: dict[str, str], sops: list[str], present: np.ndarray
 ) -> None:
-    """Write truth/<study>.npz: what `read_truth` gives."""
+    """Write truth/<study>.npz, which `read_truth` reads."""
     whole = phantom.lung | phantom.heart
     sides = [np.flatnonzero(whole.any(axis)) for axis in ((1, 2), (0, 2), (0, 1))]
     missing = (np.nan,) * 3
     file = f"{names['study_uid']}.npz"
-    # Made in the folder that the next call clears, so that a kill leaves nothing in truth/.
+    # Written in the folder that the next call clears, so that a kill leaves nothing in truth/.
     beside = out / ".incoming" / file
     np.savez_compressed(
         beside,
@@ -123,15 +123,15 @@ def read_truth(out: Path, study_uid: str) -> dict[str, np.ndarray | str]:
     """The truth of one study of the cohort at `out`.
 
     Returns:
-        lung, heart, clot: (Z, Y, X) bool, on the whole grid, also where slices are missing;
+        lung, heart, clot: (Z, Y, X) bool, on the whole grid, missing slices included;
         present: (Z,) bool, slices that were written; sop_uids: (Z,) str, in z order;
         slice_labels: (Z,) uint8; exam_labels: uint8, in the order of `EXAM_LABELS`;
         box_zyx: (3, 2) start and stop voxels of lungs and heart; spacing_mm, origin_mm: (z, y, x);
-        landmarks_mm: (20, 3), in the order of `LANDMARKS`, (z, y, x) LPS, NaN where
-        outside the volume; study_uid, series_uid, defect: str.
+        landmarks_mm: (20, 3), in the order of `LANDMARKS`, (z, y, x) LPS, NaN if outside the
+        volume; study_uid, series_uid, defect: str.
 
     Raises:
-        UserError: no truth of this study.
+        UserError: the truth of this study is missing or damaged.
     """
     truth = _load(out, study_uid, masks=True)
     shape = tuple(truth.pop("shape"))
@@ -148,7 +148,7 @@ def crop_truth(out: Path, study_uid: str, name: str, box: Mapping[str, float]) -
         out: the cohort's folder.
         study_uid: the study.
         name: lung, heart or clot.
-        box: its row of the store's `studies`: the crop box, in voxels of the slices that are there.
+        box: the study's row in the store's `studies`: crop box in voxels of the present slices.
     """
     truth = read_truth(out, study_uid)
     mask = truth[name][truth["present"]]
@@ -157,10 +157,10 @@ def crop_truth(out: Path, study_uid: str, name: str, box: Mapping[str, float]) -
 
 
 def read_record(out: Path, study_uid: str) -> dict[str, np.ndarray | str]:
-    """As `read_truth`, without the masks: quick.
+    """As `read_truth`, but without the masks, which is faster.
 
     Raises:
-        UserError: no truth of this study.
+        UserError: the truth of this study is missing or damaged.
     """
     return _load(out, study_uid, masks=False)
 

@@ -1,9 +1,10 @@
-"""Tubes of the phantom: pulmonary arteries and veins in mm, and how tubes get on a voxel grid.
+"""Vessels of the phantom as tubes in mm, and painting of tubes on a voxel grid.
 
 The template's origin is the carina; axes are (z, y, x) with z to the head, y to the back and x to
 the patient's left (LPS), in mm of an average adult. A `Grid` places it in a volume: `scale` makes
-a larger or smaller patient. Vessels are rounded cones (`Tube`). Pulmonary calibres are about twice
-the natural ones beyond the main arteries, so that subsegmental branches survive 128 pixels.
+a larger or smaller patient. Vessels are rounded cones (`Tube`). Distal to the main arteries,
+pulmonary vessels are about twice as wide as real ones, so that subsegmental branches are visible
+at 128 pixels.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ _LOBAR = {
 
 @dataclass(frozen=True)
 class Tube:
-    """A stretch of vessel: a rounded cone from `a` to `b` (template mm), radii `ra` to `rb` mm."""
+    """A piece of vessel: a rounded cone from `a` to `b` (template mm), radii `ra` to `rb` mm."""
 
     a: np.ndarray
     b: np.ndarray
@@ -37,7 +38,13 @@ class Tube:
     side: str = ""
 
     def stretch(self, start: float, stop: float, share: float, offset: float = 0.0) -> "Tube":
-        """The part between fractions `start` and `stop`, `share` of its radius, moved aside."""
+        """The part between fractions `start` and `stop` of the length, thinner and off-centre.
+
+        Args:
+            start, stop: fractions of the length.
+            share: radius as a fraction of the tube's.
+            offset: distance from the axis as a fraction of the tube's radius.
+        """
         axis = self.b - self.a
         aside = np.cross(axis, (1.0, 0.3, 0.2))
         aside = aside / np.linalg.norm(aside) * offset
@@ -48,15 +55,15 @@ class Tube:
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the template lies in a volume: world mm = shift_mm + scale * patient mm, and the
-    habitus maps the template's mm to the patient's.
+    """Place of the template in a volume: world mm = shift_mm + scale * patient mm, where the
+    habitus maps template mm to patient mm.
 
     Attributes:
         shape: (Z, Y, X) voxels.
         spacing_mm, origin_mm: of the volume, (z, y, x), LPS.
-        shift_mm: the carina in the world, (z, y, x).
+        shift_mm: world position of the template's origin, (z, y, x).
         scale: size of the patient, 1 for the average adult.
-        habitus: how the patient's organs lie; the template's way by default.
+        habitus: position of the patient's organs; default: as in the template.
     """
 
     shape: tuple[int, int, int]
@@ -76,7 +83,7 @@ class Grid:
         return tuple(lines)
 
     def to_world(self, point: Point) -> tuple[float, float, float] | None:
-        """A template point in world mm, or None if it lies outside the volume."""
+        """A template point in world mm (z, y, x), or None if it is outside the volume."""
         patient = [float(self.habitus.to_patient(mm, k)) for k, mm in enumerate(point)]
         world = self.shift_mm + self.scale * np.array(patient)
         voxel = (world - self.origin_mm) / self.spacing_mm
@@ -93,7 +100,7 @@ class Painter:
         self._lines = [axis.ravel() for axis in self.axes]
 
     def tube(self, tube: Tube) -> tuple[tuple[slice, slice, slice], np.ndarray]:
-        """Bounding box of a tube in voxels, and inside it the mask (bool) of the tube."""
+        """Bounding box of a tube in voxels, and the mask (bool) of the tube in this box."""
         low = np.minimum(tube.a - tube.ra, tube.b - tube.rb)
         high = np.maximum(tube.a + tube.ra, tube.b + tube.rb)
         box = tuple(
@@ -112,7 +119,7 @@ class Painter:
         return box, distance2 <= (np.float32(tube.ra) + np.float32(tube.rb - tube.ra) * t) ** 2
 
     def paint(self, values: np.ndarray, tube: Tube, value, where: np.ndarray | None = None) -> int:
-        """Set `values` to `value` inside the tube (and `where`); returns how many voxels."""
+        """Set `values` to `value` inside the tube (and `where`); returns the number of voxels."""
         box, inside = self.tube(tube)
         if where is not None:
             inside &= where[box]
@@ -142,7 +149,7 @@ def arterial_tree(rng: np.random.Generator) -> list[Tube]:
 
 
 def _branches(rng: np.random.Generator, start: np.ndarray, along: np.ndarray, side: str):
-    """A segmental artery that goes on from `start` roughly `along`, and its two branches."""
+    """A segmental artery that starts at `start`, roughly along `along`, and its two branches."""
 
     def beyond(direction: np.ndarray, low: float, high: float) -> np.ndarray:
         turned = direction / np.linalg.norm(direction) + rng.normal(0, 0.55, 3)

@@ -1,8 +1,8 @@
-"""Preparation: masks, hull, crop, landmarks, store.
+"""Prepare studies: masks, hull, crop, landmarks, store.
 
 study.py     one study
-studies.py   a whole data set; `python -m data_prep.prepare` does it, or one shard of it
-space.py     disk and memory that it takes
+studies.py   a whole data set, or one shard of it; `python -m data_prep.prepare` runs it
+space.py     disk space and memory that it needs
 """
 
 from data_prep.prepare.study import Prepared, PrepareSettings, prepare_volume, segment_volume

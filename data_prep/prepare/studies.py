@@ -1,9 +1,9 @@
-"""A whole data set from DICOM into the store, in parallel, resumable, in shards.
+"""Prepare a whole data set from DICOM into the store: in parallel, resumable, in shards.
 
     prepare(data, root, PrepareSettings(crop="masked"), workers=2, progress=progress)
     verify(root)
 
-On a cluster each node takes a shard, and the notebook's call, which then finds all of them done,
+On a cluster each node prepares a shard; the notebook's call, which then finds all of them done,
 writes the tables:
 
     python -m data_prep.prepare DATA ROOT --shard 3/8 --workers 16 --settings '{"crop": "box"}'
@@ -47,15 +47,15 @@ def prepare(
 
     Args:
         data: the data set's folder.
-        root: the store's folder; the same call goes on where a killed one was.
-        settings: how; what they change is made anew.
+        root: the store's folder; after a kill the same call resumes.
+        settings: of the preparation; with other settings the studies are prepared again.
         sources: parts of the data set, each with its CSV (`train.csv`) and folder (`train/`).
-        limit: only so many studies of each source, for a quick try.
-        workers: processes, at most; fewer where the memory is too small for so many.
+        limit: at most this many studies of each source, for a quick try.
+        workers: number of processes, at most; fewer if the memory is too small for so many.
         progress: `progress(iterable, total=, desc=)`, e.g. tqdm.
-        exclude: studies to leave out, with the reason, as `read_exclusions` gives.
-        shard: (i, n): only the i-th of n parts; the call that finds all studies done writes the
-            tables.
+        exclude: studies to leave out, UID -> reason, as from `read_exclusions`.
+        shard: (i, n): prepare only the i-th of n shards; the call that finds all studies done
+            writes the tables.
 
     Returns:
         The store.
@@ -65,10 +65,10 @@ def prepare(
     """
     root, (part, parts) = Path(root), shard
     if not 1 <= part <= parts:
-        raise UserError(f"shard {part}/{parts}: the first number must lie within 1 and the second")
+        raise UserError(f"shard {part}/{parts}: i/n needs i from 1 to n, e.g. 3/8")
     check_method(settings.segmenter)
     if settings.masks_folder and not Path(settings.masks_folder).is_dir():
-        raise UserError(f"the masks' folder {settings.masks_folder} does not exist")
+        raise UserError(f"the folder of masks {settings.masks_folder} does not exist")
     tasks = _tasks(Path(data), settings, sources, limit, exclude or {})
     mine = tasks[part - 1 :: parts]
     try:
@@ -90,19 +90,19 @@ def prepare(
             _write_tables(store, done)
         else:
             left = done.count(None)
-            say(f"shard {part}/{parts} is done; {left} studies of other shards are not yet")
+            say(f"shard {part}/{parts} is done; {left} studies of other shards are left to do")
     except OSError as error:
         raise UserError(
             f"cannot write to {root} ({error}): make room or choose another folder, then run "
-            "again; finished studies are kept"
+            "again (finished studies are kept)"
         ) from error
     return store
 
 
 def digest(settings: PrepareSettings) -> str:
-    """What records are made with: the settings, and the code that prepares a study.
+    """Hash of the settings and of the code that prepares a study, for `Records.made_with`.
 
-    Landmarks from a CSV count study by study, not as a file.
+    The path of a landmark CSV does not count: each study's landmarks are in its own record key.
     """
     code = module_hash("data_prep.prepare.study")
     content = settings.model_dump() | {"landmarks": settings.landmarks == "masks"}
@@ -113,7 +113,7 @@ def verify(root: Path, progress: Callable[..., Iterable] | None = None) -> pd.Da
     """Compare every volume of a store with the checksum taken when it was written.
 
     Returns:
-        StudyInstanceUID and problem of each that is missing or changed; empty when all is well.
+        StudyInstanceUID and problem of each missing or changed volume; empty if there is none.
     """
     store, found = Store(root), []
     studies = store.studies
@@ -136,7 +136,7 @@ def _tasks(
     limit: int | None,
     exclude: Mapping[str, str],
 ) -> list[StudyTask]:
-    """The studies of a data set, with what is known of them from other tables."""
+    """The studies of a data set, with their exclusions and landmarks from other tables."""
     points: dict[str, dict] = {}
     if settings.landmarks != "masks":
         for uid, rows in read_landmarks_csv(Path(settings.landmarks)).groupby(STUDY):
@@ -154,7 +154,7 @@ def _tasks(
 
 
 def _volume_stands(store: Store, record: dict) -> bool:
-    """Whether the volume of which a record speaks is there."""
+    """Whether the volume named in a record exists with its size."""
     if "bytes" not in record["study"]:
         return True
     path = store.volume_path(record["study"][STUDY])
@@ -170,8 +170,7 @@ def _write_tables(store: Store, records: list[dict]) -> None:
     table = pd.DataFrame([record["study"] for record in records])
     table = table.reindex(columns=list(dict.fromkeys((*table.columns, *BOX_COLUMNS, "sha256"))))
     write_table(store.root / "studies.parquet", table)
-    statuses = table[[STUDY, "source", "status", "reasons"]]
-    write_csv(store.root / "statuses.csv", statuses)
+    write_csv(store.root / "status.csv", table[[STUDY, "source", "status", "reasons"]])
 
 
 def _table(records: list[dict], key: str, columns: tuple[str, ...]) -> pd.DataFrame:

@@ -1,7 +1,7 @@
-"""One study from DICOM to its crop: audit, masks, hull, crop, landmarks.
+"""Prepare one study from DICOM to its crop: audit, masks, hull, crop, landmarks.
 
-prepare_volume(volume, settings)    a volume that has been read already
-prepare_study(task, root, settings) a study of a data set, into the store at root
+prepare_volume(volume, settings)       a volume in memory
+prepare_study(task, root, settings)    a study of a data set, into the store at root
 """
 
 import hashlib
@@ -28,13 +28,15 @@ from pekit.dataset.store import Store
 
 
 class PrepareSettings(Settings):
-    """How studies are prepared.
+    """Settings of the preparation.
 
-    `segmenter` names a method of `data_prep.anatomy`, `segmenter_options` what it takes (e.g.
-    `weights`), `masks_folder` holds its masks where it reads them (one folder a study); `crop` is
-    Table I's axis; `on_failure` says what becomes of a study without masks (`exclude`, as in the
-    paper, or `full`: kept uncropped); `landmarks` is `masks` (those that the masks give) or a CSV
-    in mm.
+    Attributes:
+        segmenter: a method of `data_prep.anatomy`.
+        segmenter_options: options of the method, e.g. `weights`.
+        masks_folder: the masks, one folder per study, for the method `precomputed`.
+        crop: `masked`, `box` or `none` (the axis of Table I).
+        on_failure: `exclude` a study without masks, as in the paper, or keep it uncropped (`full`).
+        landmarks: `masks` (found in the masks) or the path of a CSV in mm.
     """
 
     segmenter: str = "threshold"
@@ -47,11 +49,11 @@ class PrepareSettings(Settings):
 
 @dataclass(frozen=True)
 class Prepared:
-    """What preparation makes of one volume: the crop and how it came about.
+    """A prepared volume: its crop, with hull, box and landmarks.
 
     Attributes:
         hu: cropped volume `(Z, Y, X)` int16 HU.
-        hull: `(Z, Y, X)` bool, of the whole volume; all True where the crop is full.
+        hull: `(Z, Y, X)` bool, of the whole volume; all True without masks.
         box_zyx: `(3, 2)` start and stop voxels of the crop in the whole volume.
         heart_hu: median HU of the heart, NaN without masks.
         landmarks: name -> voxel (z, y, x) in the whole volume, or None.
@@ -67,10 +69,10 @@ class Prepared:
 
 
 def segment_volume(volume: Volume, settings: PrepareSettings, study: str = "") -> Masks:
-    """Masks of one volume by the settings' method.
+    """Masks of one volume by the method in `settings`.
 
     Raises:
-        SegmentationError: no masks.
+        SegmentationError: lungs or heart not found, or implausible.
     """
     options = dict(settings.segmenter_options)
     if settings.masks_folder:
@@ -79,7 +81,7 @@ def segment_volume(volume: Volume, settings: PrepareSettings, study: str = "") -
 
 
 def prepare_volume(volume: Volume, settings: PrepareSettings, study: str = "") -> Prepared:
-    """Masks, hull, crop and mask landmarks of one volume.
+    """Masks, hull, crop and landmarks (from masks) of one volume.
 
     Raises:
         SegmentationError: no masks, and `on_failure` is `exclude`.
@@ -108,8 +110,8 @@ def prepare_study(task: StudyTask, root: Path, settings: PrepareSettings) -> dic
     """Prepare one study into the store at `root`.
 
     Returns:
-        Its record: `study`, `slices` and `landmarks` are its rows of the store's tables, and
-        `read` says whether its files could be read.
+        The study's record: `study`, `slices` and `landmarks` are its rows of the store's tables;
+        `read` is whether its files could be read.
     """
     audit, volume = audit_study(task)
     row = {STUDY: task.study, "source": task.source}
@@ -134,13 +136,13 @@ def prepare_study(task: StudyTask, root: Path, settings: PrepareSettings) -> dic
             row["heart_hu"] = made.heart_hu
             record["landmarks"] = _landmark_rows(task, volume, made)
     row |= {"status": audit.status, "reasons": "; ".join(audit.reasons)}
-    # Plain numbers: numpy's have no JSON form.
+    # Plain numbers, since numpy's cannot be written as JSON.
     record["study"] = json.loads(pd.Series(row).to_json())
     return record
 
 
 def _write_volume(task: StudyTask, root: Path, made: Prepared) -> dict:
-    """Write the crop; its size and SHA-256, by which `verify` knows it."""
+    """Write the crop; returns its size and SHA-256, which `verify` compares."""
     store = Store(root)
     store.write_volume(task.study, made.hu)
     with store.volume_path(task.study).open("rb") as file:

@@ -1,8 +1,8 @@
 """The split into train, validation and test studies.
 
-draw.py     draw it (pekit/dataset/split.py freezes and reads it)
-strata.py   exam types and sides of emboli, drawn evenly
-shared.py   studies that are in another data set too
+draw.py     draws the split (pekit/dataset/split.py freezes and reads it)
+strata.py   strata (exam type, sides of the emboli) and even draws across them
+shared.py   list of studies that are also in another data set
 """
 
 from data_prep.split.draw import make_split, split_balance

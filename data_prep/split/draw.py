@@ -1,14 +1,15 @@
-"""The split into train, validation and test studies, drawn once and frozen to a file.
+"""Draw the split into train, validation and test studies; it is drawn once and frozen to a file.
 
-As in the paper (section IV): excluded studies are in no part, indeterminate exams only in train
-(the paper leaves 14 of them out of validation; a test part must be as clean). Sizes of validation
-and test are exact and train is the rest, which gives the paper's 6000 / 836. Parts and folds are
-stratified by exam type and by the sides of the emboli (strata.py). The train studies
-are dealt into folds 0 .. k-1 for cross-validation; validation and test studies have fold -1,
-since they are held out from all of it.
+As in the paper (section IV): excluded studies are in no part, indeterminate exams are in the
+training part only (the paper leaves 14 of them out of validation; the test part is treated alike).
+The sizes of validation and test are exact and train is the rest, which gives the paper's
+6000 / 836. Parts and folds are stratified by exam type and by the sides of the emboli (strata.py).
+The train studies are assigned to folds 0 .. k-1 for cross-validation; validation and test studies
+have fold -1, since no fold uses them.
 
-Some RSNA studies are in other public data sets too (INSPECT, PENet), so that a model judged on
-both has seen what it is judged on. Such studies, listed by the user, are marked in the split.
+Some RSNA studies are also in other public data sets (INSPECT, PENet): a model trained on one and
+evaluated on the other would have seen them. Such studies, listed by the user, are marked in the
+split.
 """
 
 import warnings
@@ -33,18 +34,18 @@ def make_split(
     shared: Collection[str] = (),
     keep_shared_in_train: bool = False,
 ) -> pd.DataFrame:
-    """Draw the split; the same for any order of the rows.
+    """Draw the split; it does not depend on the order of the rows.
 
     Args:
-        studies: StudyInstanceUID, negative_exam_for_pe, indeterminate, the three locations and
-            status, a row a study.
-        validation: a number of studies (int), or a fraction below 1 (float) of all that are used.
+        studies: one row per study: StudyInstanceUID, negative_exam_for_pe, indeterminate, the
+            three locations and status.
+        validation: a number of studies (int), or a fraction below 1 (float) of all used studies.
         test: likewise; 0 for none.
-        folds: parts of the train studies for cross-validation, at least 1.
-        seed: of the draw.
-        shared: StudyInstanceUIDs known to be in another data set too (shared.py). They are
-            marked, and a warning counts those that are held out.
-        keep_shared_in_train: draw validation and test from the other studies alone.
+        folds: number of folds of the train studies for cross-validation, at least 1.
+        seed: random seed of the draw.
+        shared: StudyInstanceUIDs that are also in another data set (shared.py). They are marked,
+            and a warning counts those in validation and test.
+        keep_shared_in_train: draw validation and test from the other studies only.
 
     Returns:
         StudyInstanceUID, part (train, validation, test), fold, shared (0 or 1); sorted by
@@ -54,7 +55,7 @@ def make_split(
         UserError: a column is missing, a study occurs twice, or the sizes cannot be met.
     """
     if folds < 1:
-        raise UserError(f"folds = {folds}: at least 1")
+        raise UserError(f"folds = {folds}: must be at least 1")
     used = _used(studies)
     strata = stratum(used).to_numpy()
     known = used["StudyInstanceUID"].isin(list(shared)).to_numpy()
@@ -80,7 +81,7 @@ def make_split(
     part[draw_evenly(left, n_validation, rng)] = "validation"
     fold = np.full(len(used), -1)
     train = row[part[row] == "train"]
-    fold[train] = np.arange(len(train)) % folds  # dealt like cards along the row
+    fold[train] = np.arange(len(train)) % folds  # in turn along the row: stratified
     split = pd.DataFrame(
         {
             "StudyInstanceUID": used["StudyInstanceUID"].to_numpy(),
@@ -94,15 +95,15 @@ def make_split(
 
 
 def split_balance(studies: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
-    """How many studies of each stratum each part has, and what percentage of the part that is.
+    """Number of studies per stratum in each part, and their percentage of the part.
 
     Args:
-        studies: StudyInstanceUID and the labels, a row a study.
+        studies: one row per study: StudyInstanceUID and the labels.
         split: of these studies; those that are in no part are counted as `excluded`.
 
     Returns:
-        A row a stratum that occurs, and `all`; columns `<part>` and `<part>_percent` of each part
-        that occurs.
+        One row per stratum that occurs, and `all`; columns `<part>` and `<part>_percent` for each
+        part that occurs.
     """
     part = studies["StudyInstanceUID"].map(split.set_index("StudyInstanceUID")["part"])
     counts = pd.crosstab(stratum(studies).to_numpy(), part.fillna("excluded").to_numpy())
@@ -128,13 +129,13 @@ def _used(studies: pd.DataFrame) -> pd.DataFrame:
 
 
 def _warn_of_shared(split: pd.DataFrame) -> None:
-    """Say how many of the studies that models will be judged on are elsewhere too."""
+    """Warn how many validation and test studies are also in another data set."""
     counts = split[split["part"] != "train"].groupby("part")["shared"].agg(["sum", "size"])
     told = [f"{n} of {size} {part} studies" for part, n, size in counts.itertuples() if n]
     if told:
         warnings.warn(
             f"{' and '.join(told)} are in another data set too: a model trained on that one has "
-            "seen them. keep_shared_in_train=True draws these parts from the other studies",
+            "seen them. Set keep_shared_in_train=True to draw these parts from the other studies",
             stacklevel=3,
         )
 
@@ -143,7 +144,9 @@ def _count(size: float, total: int, name: str) -> int:
     """A number of studies from a number or a fraction."""
     whole = isinstance(size, int | np.integer) and not isinstance(size, bool)
     if not whole and not (isinstance(size, float) and 0 <= size < 1):
-        raise UserError(f"{name} = {size!r}: a whole number of studies, or a fraction below 1")
+        raise UserError(
+            f"{name} = {size!r}: must be a whole number of studies, or a fraction below 1"
+        )
     if size < 0:
         raise UserError(f"{name} = {size}: must not be negative")
     return int(size) if whole else round(size * total)

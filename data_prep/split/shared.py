@@ -1,7 +1,7 @@
-"""The user's list of studies that are in another data set too.
+"""Read the user's list of studies that are also in another data set.
 
-Some RSNA studies of one hospital are also in INSPECT and PENet, under a list that those who know
-the hospitals can give: a model trained on one set and judged on another may have seen its exams.
+Some RSNA studies of one hospital are also in INSPECT and PENet; those who know the hospitals can
+provide a list. A model trained on one data set and evaluated on another may have seen its exams.
 """
 
 import io
@@ -19,30 +19,30 @@ UID = re.compile(r"[0-9A-Za-z.]+")  # RSNA's are hexadecimal, DICOM's numbers an
 
 
 def read_shared(path: Path, studies: pd.DataFrame) -> list[str]:
-    """The studies that a list names as being in another data set too.
+    """The studies of a cohort that a list names as being also in another data set.
 
     Args:
-        path: a text file of one StudyInstanceUID a line, or a CSV with a column of that name.
-        studies: the cohort, with the column StudyInstanceUID. UIDs that are not in it are
-            listed in a warning; a list may cover more than the part of the data that one has.
+        path: a text file with one StudyInstanceUID per line, or a CSV with a column of that name.
+        studies: the cohort, with the column StudyInstanceUID. A warning lists UIDs that are not
+            in it, since the list may cover more studies than the cohort.
 
     Returns:
         StudyInstanceUIDs of the cohort, sorted, each once.
 
     Raises:
-        UserError: no such file, not text, empty, entries that are no UIDs, or a CSV without the
-            column.
+        UserError: the file is missing, not text or empty, has entries that are not UIDs, or is a
+            CSV without the column.
     """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: the list of shared studies") from None
+        raise UserError(f"the list of shared studies {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as a list of studies ({error})") from None
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
-        raise UserError(f"{path} is empty: one {NAME} a line, or a CSV with that column")
+        raise UserError(f"{path} is empty: write one {NAME} per line, or a CSV with that column")
     listed = lines
     if "," in lines[0] or NAME in lines[0]:
         try:
@@ -50,7 +50,7 @@ def read_shared(path: Path, studies: pd.DataFrame) -> list[str]:
         except ValueError as error:
             raise UserError(f"{path} is not a CSV table ({error})") from None
         if NAME not in table:
-            raise UserError(f"{path} has several columns, and none is titled {NAME}")
+            raise UserError(f"{path} has several columns, but none is named {NAME}")
         listed = table[NAME].dropna().str.strip()
     listed = set(listed)
     if wrong := [uid for uid in listed if not UID.fullmatch(uid)]:

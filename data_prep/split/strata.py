@@ -1,10 +1,10 @@
-"""Strata of studies, exam type and sides of the emboli, and even draws across them.
+"""Strata of studies (exam type and sides of the emboli), and even draws across them.
 
-Studies are laid in one row, stratum after stratum and shuffled within each, and a part is taken at
-even steps along the row. So its size is exact, and of every stratum, and of any strata that lie
-side by side (all positive exams, all central ones), it gets its share to within one study.
-Neighbours in the row differ by one side, so strata too rare for a share of their own count with
-those most like them, without a rule for which to merge.
+Studies are put in one row, stratum after stratum and shuffled within each; a part is then taken at
+even steps along the row. So its size is exact, and it gets its share, to within one study, of every
+stratum and of any strata that are next to each other (all positive exams, all central ones).
+Neighbouring strata differ by one side, so strata too rare for a share of their own are drawn
+together with the most similar ones, without a rule for merging.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ from pekit.dataset.schema import public_uid
 SIDES = {"central_pe": "central", "leftsided_pe": "left", "rightsided_pe": "right"}
 LABELS = ("negative_exam_for_pe", "indeterminate", *SIDES)
 
-# In the order of the row. "no side" contradicts RSNA's labels, but its studies need a place too.
+# In the order of the row. "no side" contradicts RSNA's label rules, but such studies need a place.
 STRATA = (
     "negative",
     "indeterminate",
@@ -45,10 +45,10 @@ def exam_type(studies: pd.DataFrame) -> pd.Series:
 
 
 def stratum(studies: pd.DataFrame) -> pd.Series:
-    """One of STRATA for each row: the exam type, and of a positive exam the sides.
+    """One of STRATA for each row: the exam type, and for a positive exam the sides.
 
     Raises:
-        UserError: a label's column is missing, or a study's label is neither 0 nor 1.
+        UserError: a label column is missing, or a label is neither 0 nor 1.
     """
     if missing := [name for name in LABELS if name not in studies]:
         raise UserError(f"the table of studies lacks the columns {', '.join(missing)}")
@@ -74,7 +74,7 @@ def row_of_strata(strata: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_evenly(row: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """`size` elements of `row` (at most its length) at even steps from a random start."""
+    """`size` elements of `row` (at most its length), at even steps from a random start."""
     if size == 0:
         return row[:0]
     return row[np.floor((np.arange(size) + rng.random()) * len(row) / size).astype(int)]

@@ -1,11 +1,11 @@
-"""The whole RSNA-STR data set rehearsed by its headers: audited and split, in minutes.
+"""Audit and split a synthetic copy of the whole RSNA-STR data set, headers only, in minutes.
 
     python tests/benchmarks/rehearsal.py FOLDER [--studies 7279] [--workers 2]
 
 Writes in FOLDER (about 7 GB on disk for all studies) a train.csv and, for each of its 1.8 million
 slices, a DICOM file that ends where the pixels would begin; some studies are broken in known ways.
-Prints how long the doctor and the split took, in how much memory, and fails when a broken study
-was not found, or a sound one was not called ok.
+Prints time and memory of the audit and the split; fails if a broken study is not found, or an
+intact one does not get the status ok.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from pekit.dataset.schema import EXAM_LABELS, LABELS, SLICE_LABEL, UIDS
 
 STUDIES, SLICES, WITH_PE, INDETERMINATE = 7279, 1_790_594, 2211, 157
 SYNTAXES = ((ImplicitVRLittleEndian, 0.70), (ExplicitVRLittleEndian, 0.22), (JPEGLossless, 0.08))
-# What is wrong, the status that it must get, and how many of 7,279 have it.
+# Defect: (status that the study must get, number of studies with it among 7,279).
 DEFECTS = {
     "gap": ("ok", 80), "half": ("excluded", 20), "truncated": ("excluded", 40),
     "copy": ("repaired", 30), "two series": ("excluded", 15), "labels": ("excluded", 25),
@@ -62,7 +62,7 @@ def template(syntax: str) -> bytes:
 
 
 def listing(studies: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """train.csv with consistent labels, and a row a study: uid, slices, syntax, defect."""
+    """train.csv with consistent labels; and one row per study: uid, slices, syntax, defect."""
     rng = np.random.default_rng(seed)
     slices = np.clip(rng.lognormal(np.log(230), 0.32, studies), 60, 1083)
     slices = np.round(slices * SLICES / STUDIES / slices.mean()).astype(int).clip(40, 1083)
@@ -107,7 +107,7 @@ def listing(studies: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def write_study(folder: Path, uid: str, slices: int, syntax: int, defect: str) -> None:
-    """Its header files, broken as `defect` says."""
+    """Write the header files of one study, with its defect."""
     series = folder / uid / f"e{uid[1:]}"
     series.mkdir(parents=True)
     of = f"f{uid[1:]}" if defect == "other study" else uid
@@ -130,7 +130,7 @@ def write_study(folder: Path, uid: str, slices: int, syntax: int, defect: str) -
 
 
 def main() -> None:
-    """Write the headers if they are not there, then audit and split."""
+    """Write the headers unless they exist, then audit and split."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--studies", type=int, default=STUDIES)
@@ -157,12 +157,10 @@ def main() -> None:
     )  # fmt: skip
     print(f"audit: {time.perf_counter() - start:.0f} s with {options.workers} processes")
     print(found["status"].value_counts().to_string())
-    statuses = found.set_index("StudyInstanceUID")["status"]
+    found_by_study = found.set_index("StudyInstanceUID")
     expected = plan.set_index("uid")["defect"].map(lambda d: DEFECTS[d][0] if d else "ok")
-    wrong = statuses[statuses != expected[statuses.index]]
-    assert wrong.empty, (
-        f"unexpected statuses:\n{found.set_index('StudyInstanceUID').loc[wrong.index]}"
-    )
+    wrong = found_by_study[found_by_study["status"] != expected[found_by_study.index]]
+    assert wrong.empty, f"studies with an unexpected status:\n{wrong}"
 
     start = time.perf_counter()
     labels = pd.read_csv(options.folder / "train.csv", dtype=dict.fromkeys(UIDS, str))

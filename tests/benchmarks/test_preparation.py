@@ -1,8 +1,8 @@
-"""Preparing studies of the real size, 250 x 512 x 512, beside a plain loop, and by processes.
+"""Time and memory of preparing studies of real size, 250 x 512 x 512, also in two processes.
 
     .venv/bin/python -m pytest tests/benchmarks/test_preparation.py --benchmark-only -s
 
-Takes some minutes and 1 GB of disk. The voxels are those of a real CT where ../shared/data has one.
+Takes some minutes and 1 GB of disk. The voxels are those of a real CT if ../shared/data has one.
 """
 
 import subprocess
@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def chest() -> tuple[np.ndarray, tuple[float, float, float]]:
-    """A chest of SHAPE in HU and its voxel size: a real one between whose slices lie new ones."""
+    """A chest of SHAPE in HU and its voxel size: a real one, with interpolated slices, if any."""
     real = ROOT.parent / "shared" / "data" / "chest_ct" / "lung2_image.nrrd"
     if not real.exists():
         phantom = make_phantom(0, PhantomConfig(shape=SHAPE))
@@ -50,7 +50,7 @@ def chest() -> tuple[np.ndarray, tuple[float, float, float]]:
 
 
 def write_study(folder: Path, uid: str, hu: np.ndarray, spacing, syntax: str) -> StudyTask:
-    """A study in the RSNA layout; the task to prepare it."""
+    """Write a study in the RSNA layout; returns the task to prepare it."""
     series = folder / uid / f"e{uid[1:]}"
     series.mkdir(parents=True)
     rows = []
@@ -96,7 +96,7 @@ def task(request, tmp_path_factory):
 
 
 def test_prepare_study(benchmark, task, tmp_path):
-    """Read, judge, masks, hull, crop, landmarks, store; on one core."""
+    """Read, audit, masks, hull, crop, landmarks, store; on one core."""
     Store.create(tmp_path, {})
     cv2.setNumThreads(1)
     record = benchmark.pedantic(
@@ -107,12 +107,12 @@ def test_prepare_study(benchmark, task, tmp_path):
 
 
 def test_read_alone(benchmark, task):
-    """Decoding: what preparing cannot be faster than."""
+    """Decoding only, a lower bound of the time to prepare."""
     benchmark.pedantic(read_series, (task.folder,), rounds=3, warmup_rounds=1)
 
 
 def test_plain_loop(benchmark, task, tmp_path):
-    """What kits of this kind do: each slice decoded, resized to 576 pixels and saved."""
+    """A plain loop as in other kits: decode each slice, resize it to 576 pixels and save it."""
     cv2.setNumThreads(1)
 
     def loop():
@@ -124,8 +124,8 @@ def test_plain_loop(benchmark, task, tmp_path):
 
 
 def test_peak_memory(benchmark, task, tmp_path):
-    """Of a process that prepares one study, imports included (not ru_maxrss: a child starts with
-    its parent's)."""
+    """Peak memory of a process that prepares one study, imports included (not from ru_maxrss,
+    which a child inherits from its parent)."""
     task.rows.to_pickle(tmp_path / "rows.pkl")
     Store.create(tmp_path / "store", {})
     code = (
@@ -147,7 +147,7 @@ def test_peak_memory(benchmark, task, tmp_path):
 
 
 def test_two_processes(benchmark, tmp_path):
-    """Studies a second of two processes against one, from the first result on."""
+    """Studies per second with two processes and with one, from the first result on."""
     hu, spacing = chest()
     data = tmp_path / "data"
     tasks = [
@@ -171,4 +171,4 @@ def test_two_processes(benchmark, tmp_path):
 
     one, two = rate(1), benchmark.pedantic(rate, (2,))
     benchmark.extra_info["scaling"] = two / one
-    print(f"\n{one:.2f} studies a second, {two:.2f} with two processes: {two / one:.2f} times")
+    print(f"\n{one:.2f} studies per second, {two:.2f} with two processes: {two / one:.2f} times")

@@ -12,7 +12,7 @@ ZYX = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4) - 1000
 
 
 def test_axes_are_brought_to_lps(tmp_path):
-    # NIfTI is RAS: stored along (x, y, z) with x to the right's opposite and y to the front's.
+    # NIfTI is RAS: stored along (x, y, z), with x and y in the directions opposite to LPS.
     affine = np.diag([-0.7, -0.5, 2.5, 1.0])
     affine[:3, 3] = (10, 20, 30)
     nibabel.save(nibabel.Nifti1Image(ZYX.T, affine), tmp_path / "lps.nii.gz")
@@ -20,7 +20,7 @@ def test_axes_are_brought_to_lps(tmp_path):
     np.testing.assert_array_equal(image.array, ZYX)
     assert image.spacing_mm == pytest.approx((2.5, 0.5, 0.7))
     assert image.origin_mm == pytest.approx((30, -20, -10))
-    # Stored as (z, x, y), z running to the feet: first voxel is the last slice's.
+    # Stored as (z, x, y), z running to the feet: the first voxel is in the last slice.
     affine = np.array([[0, -0.7, 0, 10], [0, 0, -0.5, 20], [-2.5, 0, 0, 30], [0, 0, 0, 1.0]])
     stored = ZYX[::-1].transpose(0, 2, 1)
     nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(stored), affine), tmp_path / "z.nii")
@@ -63,7 +63,7 @@ def test_bad_files_are_named(tmp_path):
         read_image(tmp_path / "a.nii.gz")
     assert str(tmp_path) not in caught.value.reason
     sitk.WriteImage(sitk.Image([4, 4], sitk.sitkInt16), str(tmp_path / "flat.nrrd"))
-    with pytest.raises(StudyError, match="of 2 dimensions"):
+    with pytest.raises(StudyError, match="it has 2 dimensions"):
         read_image(tmp_path / "flat.nrrd")
     turned = sitk.GetImageFromArray(ZYX)
     turned.SetDirection([0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1])
@@ -72,7 +72,7 @@ def test_bad_files_are_named(tmp_path):
         read_image(tmp_path / "turned.nrrd")
     holes = sitk.GetImageFromArray(np.full((4, 4, 4), np.nan, np.float32))
     sitk.WriteImage(holes, str(tmp_path / "holes.nrrd"))
-    with pytest.raises(StudyError, match="no numbers"):
+    with pytest.raises(StudyError, match="not finite numbers"):
         read_image_volume(tmp_path / "holes.nrrd")
 
 

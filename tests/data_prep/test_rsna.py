@@ -1,4 +1,4 @@
-"""What the CSVs list, what the folders hold, and what contradicts."""
+"""Studies listed in the CSVs, folders, and contradictions between them."""
 
 import pandas as pd
 import pytest

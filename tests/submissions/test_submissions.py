@@ -19,7 +19,7 @@ from submissions.metric import (
 from submissions.writer import (
     exam_probabilities,
     image_probabilities,
-    label_priors,
+    label_frequencies,
     verdict_probability,
     write_submission,
 )
@@ -203,7 +203,7 @@ def test_repair_weighs_as_the_metric_does():
     both = POSITIVE | {"rv_lv_ratio_gte_1": 0.7, "rv_lv_ratio_lt_1": 0.8}
     exams, _ = repair(*submission_of({"s": both}, {"s": [0.9]}))
     assert exams.loc["s", ["rv_lv_ratio_gte_1", "rv_lv_ratio_lt_1"]].tolist() == [0.7, 0.5]
-    # One sure image of ten weighs 0.095 of itself: less than the three labels that it contradicts.
+    # One certain image of ten has a weight of 0.095: less than the three labels it contradicts.
     nearly = exam(negative_exam_for_pe=0.55, rv_lv_ratio_lt_1=0.4, leftsided_pe=0.3)
     exams, images = repair(*submission_of({"s": nearly}, {"s": [0.95] + 9 * [0.0]}))
     assert exams.loc["s"].to_dict() == nearly
@@ -211,7 +211,7 @@ def test_repair_weighs_as_the_metric_does():
 
 
 def expected_loss(given, images, repaired, repaired_images):
-    """What the given probabilities expect a repaired exam to cost, one term at a time."""
+    """Expected loss of a repaired exam under the given probabilities, one term at a time."""
 
     def term(p, q):
         return -(p * log(q) + (1 - p) * log(1 - q))
@@ -250,7 +250,7 @@ def test_no_consistent_version_is_cheaper():
 
 
 def rules_broken_fast(p, images):
-    """The rules of the competition once more, for one exam."""
+    """The rules of the competition, written a second time, for one exam."""
 
     def n(*names):
         return sum(p[name] > 0.5 for name in names)
@@ -281,32 +281,32 @@ def test_bad_probabilities_are_named(exams, images, message):
         repair(*submission_of(exams, images))
 
 
-def test_priors_and_exam_labels_by_hand():
+def test_label_frequencies_and_exam_labels_by_hand():
     studies = pd.DataFrame(0, index=range(8), columns=list(SUBMISSION_LABELS))
     studies.loc[:2, "negative_exam_for_pe"] = 1
     studies.loc[3, "indeterminate"] = 1
     studies.loc[4:, "rightsided_pe"] = 1
     studies.loc[4:6, "rv_lv_ratio_lt_1"] = 1
     studies.loc[7, "rv_lv_ratio_gte_1"] = 1
-    priors = label_priors(studies)
-    assert priors["indeterminate"] == 0.25
-    assert priors["rv_lv_ratio_lt_1"] == 0.75
-    labels = exam_probabilities(pd.Series({"a": 0.8, "b": 0.0}), priors)
+    frequencies = label_frequencies(studies)
+    assert frequencies["indeterminate"] == 0.25
+    assert frequencies["rv_lv_ratio_lt_1"] == 0.75
+    labels = exam_probabilities(pd.Series({"a": 0.8, "b": 0.0}), frequencies)
     assert labels.loc["a", "rv_lv_ratio_lt_1"] == pytest.approx(0.6)
     assert labels.loc["a", "negative_exam_for_pe"] == pytest.approx(0.2 * 0.75)
     assert labels.loc["b", "indeterminate"] == 0.25
     assert list(labels.columns) == list(SUBMISSION_LABELS)
     with pytest.raises(UserError, match="with and without PE"):
-        label_priors(studies.iloc[4:])
+        label_frequencies(studies.iloc[4:])
     with pytest.raises(UserError, match="study a: P"):
-        exam_probabilities(pd.Series({"a": np.nan}), priors)
+        exam_probabilities(pd.Series({"a": np.nan}), frequencies)
 
 
 def test_verdict_probability_by_hand():
     truth, verdict = pd.Series([1, 1, 0, 0, 0, 1]), pd.Series([1, 1, 1, 0, 0, 0])
     given = pd.Series({"a": True, "b": False})
     found = verdict_probability(given, truth, verdict)
-    # 2 of 3 called positive have PE, 1 of 3 called negative; one of each class added.
+    # PE in 2 of 3 with a positive verdict, 1 of 3 with a negative one; one of each class added.
     assert found.to_dict() == {"a": 3 / 5, "b": 2 / 5}
 
 
@@ -341,7 +341,7 @@ def test_repaired_submission_survives_rounding(tmp_path):
     ids = submission_ids(exams.index, images.SOPInstanceUID)
     sample = pd.DataFrame({"id": ids, "label": 0.5})
     write_submission(tmp_path / "submission.csv", images, exams, sample)
-    # Above the cut in memory but not in seven digits: the file is what is judged.
+    # Above the cut in memory but not in seven digits: the check reads the file.
     exams.iloc[:] = list(NEGATIVE.values())
     images = images.assign(probability=0.1)
     write_submission(tmp_path / "fine.csv", images, exams, sample)

@@ -1,7 +1,7 @@
-"""CT slices in every transfer syntax that the kit reads, for the tests.
+"""Write CT slices in every transfer syntax that the kit reads, for the tests.
 
-GDCM encodes what it can, so that writer and reader are different libraries; imagecodecs does the
-lossy ones.
+GDCM encodes most syntaxes, so that writer and reader are different libraries; imagecodecs encodes
+the lossy ones.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ NATIVE = (
     ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian,
     DeflatedExplicitVRLittleEndian,
 )  # fmt: skip
-# GDCM's names, and encoders of unsigned 12 bit (8 bit for .50) with the error they may make.
+# GDCM's names, and encoders of unsigned 12 bit (8 bit for .50) with their largest error.
 BY_GDCM = {
     RLELossless: gdcm.TransferSyntax.RLELossless,
     JPEGLossless: gdcm.TransferSyntax.JPEGLosslessProcess14,
@@ -56,7 +56,7 @@ SYNTAXES = (*NATIVE, *BY_GDCM, *LOSSY)
 
 
 def write_slice(path: Path, pixels: np.ndarray, syntax: UID, z_mm: float = 0.0, **tags) -> None:
-    """One CT slice of stored values (Y, X); HU are these less 1024.
+    """Write one CT slice of stored values (Y, X); HU are stored values minus 1024.
 
     Args:
         pixels: in [0, 4095], and in [0, 255] for the 8 bits of JPEG baseline.
@@ -105,7 +105,7 @@ def write_slice(path: Path, pixels: np.ndarray, syntax: UID, z_mm: float = 0.0, 
 
 
 def compress(path: Path, syntax: int) -> None:
-    """Rewrite a file in another syntax of GDCM's."""
+    """Rewrite a file in another transfer syntax with GDCM."""
     reader = gdcm.ImageReader()
     reader.SetFileName(str(path))
     assert reader.Read()
@@ -121,5 +121,5 @@ def compress(path: Path, syntax: int) -> None:
 
 
 def replace_stream(dataset: Dataset, stream: bytes) -> None:
-    """Another compressed frame, in valid framing."""
+    """Replace the compressed frame, with valid encapsulation."""
     dataset.PixelData = encapsulate([stream])

@@ -1,7 +1,7 @@
-"""Damage to a DICOM file, by seed: bits, lengths, tags and structure.
+"""Damage a DICOM file by random seed: bits, lengths, tags and structure.
 
-`mutate(data, seed)` gives other bytes for the same seed always. A deflated file is inflated,
-damaged and deflated again, so that its tags are reached too.
+`mutate(data, seed, kind)` always makes the same damage for the same seed. A deflated file is
+inflated, damaged and deflated again, so that its tags are damaged too.
 """
 
 import io
@@ -37,7 +37,7 @@ LONG_VRS = ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "U
 
 
 def mutate(data: bytes, seed: int, kind: str) -> bytes:
-    """The bytes of a DICOM file, damaged in a way that is a function of seed and kind."""
+    """The bytes of a DICOM file, with damage that depends on seed and kind."""
     rng = np.random.default_rng(seed)
     if kind == "truncate":
         return data[: rng.integers(len(data))]
@@ -115,7 +115,7 @@ def _zero_pixels(body, rng, dataset, start):
 
 
 def _some_element(rng, dataset, start):
-    """Where the value, its length field and its VR begin (None in implicit VR), and the size."""
+    """Offsets of a value, its length field and its VR (None if implicit); size of the length."""
     elements = [e for e in map(dataset.get_item, dataset.keys()) if isinstance(e, RawDataElement)]
     element = elements[rng.integers(len(elements))]
     at = element.value_tell - start
@@ -141,7 +141,7 @@ def _wrong_length(body, rng, dataset, start):
 
 
 def _nest(body, rng, dataset, start):
-    """Sequences inside each other, down to a depth at which naive readers overflow the stack."""
+    """Nested sequences, so deep that naive readers overflow the stack."""
     implicit, little = dataset.original_encoding
     depth, order = int(rng.choice([1, 20, 3000])), "<" if little else ">"
     tag = struct.pack(f"{order}HH", 0x0040, 0xA730)
@@ -155,7 +155,7 @@ def _nest(body, rng, dataset, start):
 
 
 def _splice(body, rng, dataset, start):
-    """A piece of the file twice, or bytes that belong nowhere."""
+    """Insert a copy of a piece of the file, or random bytes."""
     at, size = int(rng.integers(len(body))), int(rng.choice([1, 2, 8, 100]))
     piece = body[at : at + size] if rng.random() < 0.5 else rng.bytes(size)
     return body[:at] + piece + body[at:]

@@ -1,4 +1,4 @@
-"""The hull around a mask and the crop made of it, counted by hand."""
+"""The hull around a mask and the crop to it, counted by hand."""
 
 import numpy as np
 import pytest

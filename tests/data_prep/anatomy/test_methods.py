@@ -1,4 +1,4 @@
-"""The choice of a segmentation method, masks that another segmenter made, and implausible ones."""
+"""Choice of a segmentation method, masks by another segmenter, implausible masks."""
 
 import nibabel
 import numpy as np
@@ -153,7 +153,7 @@ def test_a_missing_lung_is_covered_unless_it_is_aerated(side, columns):
     hull, box = hull_and_box(masks)
     assert hull[both].all()
     assert box.tolist() == [[5, 25], [10, 30], [8, 42]]
-    # A pneumothorax is an explanation too, an aerated lung that was forgotten is none.
+    # A pneumothorax explains a missing lung too; an aerated lung was missed by the segmenter.
     hu[both & ~lung] = -1000
     assert check_masks(Masks(lung, heart), hu, SPACING).opaque is not None
     hu[both] = -850

@@ -1,7 +1,7 @@
 """The adapters to TotalSegmentator and lungmask.
 
-What is theirs is faked: axes, labels, weights and settings are ours to get right. Two tests take
-the real packages where they are installed.
+The packages are faked, since the adapters are responsible for axes, labels, weights and settings.
+Two tests use the real packages if they are installed.
 """
 
 import json
@@ -42,7 +42,7 @@ def chest() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def totalsegmentator(monkeypatch, tmp_path):
-    """A TotalSegmentator that labels what it sees in the image's world coordinates (RAS)."""
+    """A fake TotalSegmentator that labels by the image's world coordinates (RAS)."""
     seen = []
 
     def run(image, output, task, fast, roi_subset, device, quiet):
@@ -142,7 +142,7 @@ def test_totalsegmentator_without_weights_names_the_folder(totalsegmentator, tmp
 
 @pytest.fixture
 def lungmask(monkeypatch, tmp_path):
-    """A lungmask whose lungs are the voxels of -850 HU, and that silences warnings as it does."""
+    """A fake lungmask: lungs are voxels of -850 HU; it silences warnings like the real one."""
     seen = []
 
     class LMInferer:

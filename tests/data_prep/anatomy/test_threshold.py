@@ -1,4 +1,4 @@
-"""The embedded segmenter: lung and heart masks against known ones."""
+"""The embedded segmenter: its lung and heart masks compared with known ones."""
 
 import numpy as np
 import pytest
@@ -82,7 +82,7 @@ def test_the_hull_covers_an_opaque_lung(side):
     hu, truth = toy_chest(blood_hu=300, lungs=side)
     both = toy_chest()[1].lung
     masks = segment(hu, SPACING)
-    assert dice(masks.lung, truth.lung) > 0.97  # the opaque one is no lung
+    assert dice(masks.lung, truth.lung) > 0.97  # the opaque lung is not in the mask
     assert (masks.heart & truth.heart).sum() > 0.8 * truth.heart.sum()
     hull, _ = hull_and_box(masks)
     assert hull[both].mean() > 0.97
@@ -152,7 +152,7 @@ def test_what_is_no_chest_raises_with_the_reason():
     hu[20:24, 30:40, 30:40] = -850
     with pytest.raises(SegmentationError, match="no lungs"):
         segment(hu, SPACING)
-    # Pure gas of a lung's size is no lung.
+    # Pure gas of the size of a lung is not lung.
     hu[10:50, 30:50, 30:60] = -1000
     with pytest.raises(SegmentationError, match="no lungs"):
         segment(hu, SPACING)
@@ -203,7 +203,7 @@ def test_lungs_of_a_real_ct(shared_data):
     hull, box = hull_and_box(masks)
     assert (hull & lung).sum() >= 0.99 * lung.sum()
     assert 0.2 < volume_ratio(box, volume.hu.shape) < 0.8
-    # The scan is without contrast, which the page about a study has to say.
+    # The scan is without contrast, which the page of a study must state.
     assert contrast_hu(volume.hu, masks.heart) < CTPA_MIN_HU
 
 
@@ -215,7 +215,7 @@ def test_a_real_ct_at_full_resolution(shared_data):
     # Ends of the lungs as seen in the pictures: apices at slice 57, right base at 5, and the
     # widest section from x = 58 to 477.
     assert np.abs(box - [[5, 58], [115, 411], [56, 479]]).max() <= 6
-    # The larynx above the apices is no lung.
+    # The larynx above the apices is not lung.
     assert box[0, 1] <= 59
     # Voxels placed by eye: in both lungs, left and right heart, and left atrium.
     for z, y, x in ((40, 300, 130), (40, 300, 390), (25, 210, 290), (25, 200, 190), (31, 240, 250)):

@@ -1,4 +1,4 @@
-"""Damaged slices stand out against their neighbours; sound ones, moving ones too, do not."""
+"""Damaged slices differ from their neighbours; intact ones, with motion too, do not."""
 
 import time
 

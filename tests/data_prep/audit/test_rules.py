@@ -1,4 +1,4 @@
-"""Audits on studies and contradictions between labels."""
+"""Audits of single studies, and contradictions between labels."""
 
 import shutil
 from dataclasses import replace
@@ -34,7 +34,7 @@ def cohort(tmp_path_factory):
 
 @pytest.fixture
 def task(cohort, tmp_path):
-    """A sound study with labels, its files ready to be spoilt."""
+    """An intact study with labels, whose files a test may damage."""
     found = find_studies(cohort, ("train",))[0]
     shutil.copytree(found.folder, tmp_path / "study")
     return replace(found, folder=tmp_path / "study")
@@ -49,7 +49,7 @@ def chest() -> np.ndarray:
 
 
 def labels(positive_slices=(), **exam) -> pd.DataFrame:
-    """Rows of train.csv of one study: negative, or positive and consistent where slices are."""
+    """Rows of train.csv of one study: negative, or positive and consistent if slices are."""
     table = pd.DataFrame(0, index=range(SLICES), columns=[*UIDS, *LABELS])
     table[list(UIDS)] = [("s", "t", str(z)) for z in range(SLICES)]
     if positive_slices:
@@ -123,7 +123,7 @@ def contradictory(task):
         (drop_middle, "6 slices missing between"),
         (drop_end, "9 slices where the CSV lists"),
         (other_uids, "slices have no row in the CSV"),
-        (other_study, "the files are of another study"),
+        (other_study, "the files belong to another study"),
         (contradictory, "indeterminate"),
         (lambda task: replace(task, rows=task.rows.iloc[:0]), "the CSV has no row for the study"),
         (lambda task: replace(task, problems=("listed twice",)), "listed twice"),
@@ -179,10 +179,10 @@ def test_hu_that_cannot_be_a_chest():
     assert hu_problems(hu) == []
     assert "no air: the darkest voxels have 0 HU" in hu_problems(hu.clip(0))
     assert "nothing bright" in hu_problems(hu.clip(max=60))[0]
-    # A slope forgotten: stored values 1024 too high.
+    # Without the intercept stored values are 1024 too high.
     assert "no air" in hu_problems(hu + 1024)[0]
     hu[3] = 0
-    assert "1 slices of one single value, the first z=3" in hu_problems(hu)
+    assert "1 slices with a single value, the first z=3" in hu_problems(hu)
 
 
 def test_a_real_study_is_read_and_ok(shared_data):

@@ -1,4 +1,4 @@
-"""The doctor on a small cohort, some of whose studies are broken."""
+"""The audit of a small cohort with some broken studies."""
 
 import shutil
 
@@ -16,7 +16,7 @@ from pekit.dataset.schema import UIDS
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
     out = tmp_path_factory.mktemp("cohort")
-    # Slices 18 mm apart of patients that differ look damaged: these are all of one build.
+    # At 18 mm between slices, varied patients look damaged: here all have the same build.
     phantom = {"shape": (16, 64, 64), "variety": 0}
     config = CohortConfig(n_train=8, n_test=2, seed=3, broken_fraction=0.2, phantom=phantom)
     write_cohort(out, config)
@@ -43,7 +43,7 @@ def test_every_study_has_a_row(cohort, tmp_path, depth):
     labelled = rows[rows["source"] == "train"]
     assert (labelled["positive"] == positive[labelled.index]).all()
     assert (sound["rows"] == 64).all()
-    assert read_json(tmp_path / "audit.json")["statuses"]["ok"] >= len(sound)
+    assert read_json(tmp_path / "audit.json")["counts"]["ok"] >= len(sound)
 
 
 def test_tables_on_disk_agree(cohort, tmp_path):

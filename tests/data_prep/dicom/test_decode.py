@@ -1,4 +1,4 @@
-"""Every syntax decodes to the values that were written; damaged streams are errors, not images."""
+"""Every syntax decodes to the written values; damaged streams are errors, not images."""
 
 import re
 import struct
@@ -159,7 +159,7 @@ def test_damaged_jpeg_is_an_error(open_slice, syntax, kind):
         error = refusal(file, dataset)
         passed += error is None
         assert error is None or (error.where == file and file.name not in error.reason)
-    # To the codes of lossy JPEG, zeros may be another stream of the same length.
+    # In lossy JPEG, zeros may be another valid stream of the same length.
     assert passed <= (6 if syntax in LOSSY and kind == "zeros" else 0)
 
 
@@ -173,7 +173,7 @@ def test_a_flipped_bit_in_lossless_jpeg_is_an_error_or_another_stream(open_slice
             values = decode(file, dataset)
         except StudyError:
             refused += 1
-        else:  # bits that follow a code, within one pixel, are a value like any other
+        else:  # the bits after a code, within one pixel, may have any value
             assert (values != pixels).any()
     assert refused >= 5
 

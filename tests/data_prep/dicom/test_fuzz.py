@@ -1,7 +1,7 @@
 """Mutated DICOM files end in a status: no crash, no hang, no other exception, no silent blank.
 
-Each seed is a slice of a five-slice series, damaged and read in a worker process whose death or
-silence is a failure of that seed. To look at one: `read_with(folder, syntax, seed)`.
+Each seed damages a slice of a five-slice series, which a worker process reads; if the worker dies
+or hangs, the seed fails. To look at one seed: `read_with(pool, folder, seed, before)`.
 """
 
 import logging
@@ -26,7 +26,7 @@ from data_prep.phantom import PhantomConfig, make_phantom
 EACH = 40  # files in each of 13 syntaxes, every kind of damage in turn
 SECONDS = 10  # for a series that takes 0.02 s
 MEMORY = 6 << 30  # address space of the worker
-# Reasons that set two files against each other and may blame the other one.
+# Reasons that compare two files and may name the other one.
 OF_TWO = (
     "unlike the first file's", "the same SOPInstanceUID", "two slices at one position",
     "mm between two slices",
@@ -40,7 +40,7 @@ def prepare_worker():
 
 
 def look(folder: Path):
-    """What becomes of a folder: a refusal, or the volume's slices by UID and the doctor's words."""
+    """Read a folder: the error, or the volume's slices by UID and the audit."""
     try:
         audit, volume = audit_alone(folder)
     except StudyError as error:
@@ -59,7 +59,7 @@ def pool():
 
 @pytest.fixture(scope="module")
 def series(tmp_path_factory):
-    """A folder a syntax, with five slices that resemble each other."""
+    """One folder per syntax, with five slices that resemble each other."""
     folder = tmp_path_factory.mktemp("fuzz")
     hu = make_phantom(3, PhantomConfig(shape=(48, 64, 64))).hu[21:26]
     for syntax in SYNTAXES:
@@ -77,17 +77,17 @@ def flat_rows(image: np.ndarray) -> np.ndarray:
 
 
 def fault(outcome, before: dict, file: Path) -> str | None:
-    """What is wrong with the outcome of a damaged file, None where nothing is.
+    """What is wrong with the outcome of a damaged file, or None.
 
     Args:
-        outcome: what `look` gave, or the exception that it raised.
+        outcome: returned by `look`, or the exception that it raised.
         before: slices of the whole series by UID.
         file: the damaged one.
     """
     if isinstance(outcome, StudyError):
         blamed = outcome.where in (file, file.parent) or any(r in outcome.reason for r in OF_TWO)
         if not blamed or str(file.parent) in outcome.reason:
-            return f"refused, but in other words: {outcome}"
+            return f"refused, but the reason names another file or the folder's path: {outcome}"
         return None
     if isinstance(outcome, Exception):
         return f"{type(outcome).__name__}: {outcome}"
@@ -99,13 +99,13 @@ def fault(outcome, before: dict, file: Path) -> str | None:
     images = [image for uid, image in slices.items() if uid == damaged or uid not in before]
     if not images:
         said = any(reason.startswith("set aside") for reason in audit.reasons)
-        return None if said else "a slice is lost without a word"
+        return None if said else "a slice is lost without a note"
     (image,) = images
     change = np.abs(image.astype(int) - before[damaged]).mean(1)
-    # Blank rows in the air around the patient are lost on everyone, and lose nothing.
+    # Blank rows in the air around the patient cannot be noticed, and nothing is lost.
     blank = flat_rows(image) & ~flat_rows(before[damaged]) & (change > 100)
     if blank.sum() >= len(blank) / 16 and audit.status != "excluded":
-        return f"{blank.sum()} blank rows, and no one notices"
+        return f"{blank.sum()} blank rows that the audit did not find"
     return None
 
 
@@ -143,7 +143,7 @@ def test_mutated_files_end_in_a_status(series, pool):
                 kind = KINDS[seed % len(KINDS)]
                 faults.append(f"{syntax.name}, seed {seed}, {kind}: {wrong}")
     assert not faults, "\n".join(faults)
-    # Damage that no one refuses, or that everyone does, would show nothing.
+    # Damage that is never or always refused would test nothing.
     assert min(counts.values()) > 100
     assert sum(counts.values()) >= 500
 

@@ -69,7 +69,7 @@ def write_slice(path: Path, pixels: np.ndarray, z_mm: float, syntax=ExplicitVRLi
 
 
 def write_series(folder: Path, positions=(0.0, 2.5, 5.0, 7.5, 10.0), **tags) -> list[Path]:
-    """A series whose file names run against its z order, in two subfolders."""
+    """A series in two subfolders, with file names in the reverse of the z order."""
     paths = []
     for i, (pixels, z_mm) in enumerate(zip(stored_pixels(), positions, strict=True)):
         paths.append(folder / f"part{i % 2}" / f"{9 - i}.dcm")
@@ -117,7 +117,7 @@ def test_padding_value_is_used_unless_it_would_erase_tissue(tmp_path, syntax):
     assert any("1040" in note for note in volume.notes)
 
 
-# Cosines along rows and columns, and what they are in LPS as (transposed, flip y, flip x).
+# Cosines along rows and columns, and the orientation as (transposed, flip y, flip x).
 @pytest.mark.parametrize(
     ("cosines", "orientation", "first_voxel"),
     [

@@ -1,4 +1,4 @@
-"""Each landmark's rule on masks built by hand, and on a real CT's masks against points by eye."""
+"""Each landmark rule on masks built by hand, and on masks of a real CT with points set by eye."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -168,7 +168,7 @@ def test_liver_top():
 
 def test_liver_top_of_the_lung_mask():
     def lung(top: int) -> np.ndarray:
-        """A right lung that rides on a dome up to, not including, slice `top`."""
+        """A right lung above a dome that reaches up to slice `top` (exclusive)."""
         mask = boxes(((0, 40), (5, 55), (2, 26)))
         mask[:top, 10:45, 2:18] = False
         return mask
@@ -290,7 +290,7 @@ def test_missing_empty_and_tiny_masks_give_nothing():
 
 
 class Lazy(Mapping):
-    """Masks that are made when asked for, and count how often."""
+    """Masks that are made on access and counted."""
 
     def __init__(self):
         self.asked = Counter()
@@ -340,7 +340,7 @@ def test_rules_on_real_masks_against_the_eye(shared_data):
     folder = shared_data / "chest_segmented"
     ct = read_image(folder / "ct_cropped.nii.gz")
     organs = {f.name.removesuffix(".nii.gz"): read_image(f).array > 0 for f in folder.glob("*.gz")}
-    # There is no T4; its rule is tried on T12, whose body is as easy to see.
+    # T4 is not in the scan; its rule is tested on T12, whose body is as easy to see.
     organs["vertebrae_T4"] = organs["vertebrae_T12"]
     nothing = np.zeros(ct.array.shape, bool)
     found = from_masks(Masks(nothing, nothing, organs), ct.array, ct.spacing_mm)

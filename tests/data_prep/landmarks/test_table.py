@@ -1,4 +1,4 @@
-"""Landmarks from masks, from CSV files, and as the table of all twenty."""
+"""Landmarks from masks, from CSV files, and as a table of all twenty."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_phantom_landmarks_are_found_near_their_truth(seed):
     masks = segment(phantom.hu, phantom.spacing_mm)
     found = from_masks(masks, phantom.hu, phantom.spacing_mm)
     truth = to_voxels(phantom.landmarks_mm, phantom.origin_mm, phantom.spacing_mm)
-    # A main bronchus may run into the lung at once, at this voxel size.
+    # At this voxel size a main bronchus may enter the lung at once.
     bronchi = [name for name in ("Right Primary Bronchus", "Left Primary Bronchus") if found[name]]
     assert bronchi
     tops = ("Right Lung Top", "Left Lung Top", "Carina Bifurcation", "Liver Top", "Heart")
@@ -34,7 +34,7 @@ def test_landmarks_of_a_real_ct(shared_data):
     volume = read_series(shared_data / "chest_dicom")
     masks = segment(volume.hu, volume.spacing_mm)
     found = from_masks(masks, volume.hu, volume.spacing_mm)
-    # Placed by eye in the slices' pictures, voxels (z, y, x).
+    # Placed by eye in pictures of the slices, voxels (z, y, x).
     seen = {
         "Carina Bifurcation": (53, 29.5, 30.5),
         "Right Lung Top": (75, 30, 22),
@@ -52,8 +52,8 @@ def test_traced_main_bronchi_of_a_real_ct(shared_data):
     hu = image.array.astype(np.int16)
     nothing = np.zeros(hu.shape, bool)
     found = from_masks(Masks(nothing, nothing), hu, image.spacing_mm)
-    # Read off the slices' pictures: from the carina (slice 40) to where the right upper lobe's
-    # bronchus leaves (slice 37), and 2.5 cm down on the left.
+    # Read off pictures of the slices: from the carina (slice 40) to the origin of the right upper
+    # lobe bronchus (slice 37), and 2.5 cm down on the left.
     for name, voxel in {
         "Right Primary Bronchus": (38.5, 275, 241),
         "Left Primary Bronchus": (37, 287, 281),

@@ -34,7 +34,7 @@ def test_a_killed_worker_is_named():
 
 
 def test_workers_end_with_their_parent(tmp_path):
-    """A killed caller leaves no worker behind that waits for ever."""
+    """A killed caller leaves no waiting worker behind."""
     script = tmp_path / "caller.py"
     script.write_text(
         "import os, pathlib, time\n"

@@ -1,4 +1,4 @@
-"""Batches of studies that go on past a bad one, and where a killed one was."""
+"""Batches of studies continue after a bad study, and resume after a kill."""
 
 import os
 import signal
@@ -49,7 +49,7 @@ def test_done_studies_are_not_done_again(tmp_path):
     run_studies(work, batch[:3], records)
     assert [task.study for task in records.missing(batch)] == ["study3", "study4"]
     assert len(records.missing(batch, holds=lambda record: False)) == 5
-    # Something else made them, or they are of something else.
+    # Other code made them, or they are of other inputs.
     assert len(Records(tmp_path / "records", "v2").missing(batch)) == 5
     changed = replace(batch[0], rows=batch[0].rows.assign(label=1))
     assert records.missing([changed, batch[1]]) == [changed]
@@ -70,7 +70,7 @@ def test_unread_studies_are_done_again_when_their_files_change(tmp_path):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_batch_goes_on_past_bad_studies(tmp_path, workers):
     records, batch = Records(tmp_path / "records", "v1"), tasks(tmp_path)
-    if workers == 1:  # in this process, which is not to be killed
+    if workers == 1:  # in this process, which must not be killed
         batch.pop(3)
     run_studies(trouble, batch, records, workers)
     assert records.missing(batch) == batch[3:4] * (workers - 1), "but for the one that died"
@@ -84,7 +84,7 @@ def test_a_batch_goes_on_past_bad_studies(tmp_path, workers):
 
 
 def dies(task, until=None):
-    """Until there is a file, by which a test says that the machine has memory again."""
+    """Kill the process until the file exists, with which a test signals that memory is free."""
     if task.study == "study1" and not until.exists():
         os.kill(os.getpid(), signal.SIGKILL)
     return work(task, until.with_name("log"))
@@ -102,7 +102,7 @@ def test_a_study_whose_process_died_is_tried_once_more(tmp_path):
         if later:
             until.touch()
         (tmp_path / "log").unlink()
-        # In a process of its own: in this one it would end the tests.
+        # In a separate process: in this one it would end the tests.
         run_studies(trying, records.missing(batch), records, 1)
         assert records.missing(batch) == [], "it is not tried a third time"
         again = (tmp_path / "log").read_text().split() if later else []
@@ -110,7 +110,7 @@ def test_a_study_whose_process_died_is_tried_once_more(tmp_path):
         found = reasons(records, batch)
         assert (found["study1"] == "") == later
         assert "once more" not in found["study1"]
-    # As for any study that could not be read, mended files make it another one.
+    # As for any study that could not be read, it is done again if its files change.
     (batch[1].folder / "a.dcm").write_text("fetched again")
     assert records.missing(batch) == [batch[1]]
 

@@ -1,4 +1,4 @@
-"""The cohort on disk: RSNA layout, header variety, truth, resuming."""
+"""The cohort on disk: RSNA layout, variety of headers, truth, resuming."""
 
 import errno
 import hashlib
@@ -262,7 +262,7 @@ def test_a_deleted_study_is_written_again(tmp_path):
 
 
 def test_another_cohort_in_the_same_folder_is_refused(written):
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UserError, match="cohort with other settings"):
         write_cohort(written, CONFIG.model_copy(update={"seed": 99}))
 
 

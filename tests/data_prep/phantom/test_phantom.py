@@ -81,7 +81,7 @@ def test_landmarks_lie_on_what_they_name(phantoms):
         dz, dy, _ = phantom.spacing_mm
 
         def at(name: str, z: float = 0, y: float = 0, reach: int = 1, phantom=phantom) -> float:
-            """Median HU of the square of 2 reach + 1 voxels around a landmark, moved by mm."""
+            """Median HU in a square of 2 reach + 1 voxels around a landmark, shifted by mm."""
             k, j, i = voxel(phantom, np.add(phantom.landmarks_mm[name], (z, y, 0)))
             square = phantom.hu[k, j - reach : j + reach + 1, i - reach : i + reach + 1]
             return float(np.median(square))
@@ -100,10 +100,10 @@ def test_landmarks_lie_on_what_they_name(phantoms):
 
 
 def test_patients_differ_in_where_their_organs_lie():
-    """Where patients are alike, the outline of the lungs tells where a landmark is; else not."""
+    """If patients are alike, the outline of the lungs determines a landmark's place; else not."""
 
     def spread(variety: float) -> np.ndarray:
-        """Mean distance (z, y, x) in mm of landmarks to their mean place in the lungs' box."""
+        """Mean distance (z, y, x) in mm of landmarks from their mean place in the lungs' box."""
         places, sides = [], []
         for seed in range(16):
             p = make_phantom(seed, PhantomConfig(shape=SMALL, variety=variety))

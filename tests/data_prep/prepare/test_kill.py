@@ -1,4 +1,4 @@
-"""A preparation killed at random moments and resumed ends as an undisturbed one, to the byte."""
+"""A preparation killed at random moments and resumed gives the same bytes as an undisturbed one."""
 
 import os
 import shutil
@@ -22,17 +22,17 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 def prepare_until(seconds: float, data: Path, root: Path) -> bool:
-    """Prepare in a copy of this process that dies after so much CPU time; whether it died."""
+    """Prepare in a fork that is killed after so many seconds of CPU time; whether it was killed."""
     process = os.fork()
     if not process:
-        signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal kills, with no word of farewell
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal kills without cleaning up
         prepare(data, root, PrepareSettings())
         os._exit(0)
     return os.WIFSIGNALED(os.waitpid(process, 0)[1])
 
 
 def cpu_times(data: Path, root: Path) -> list[float]:
-    """CPU time from the call to each study that is done."""
+    """CPU time in seconds from the call to each finished study."""
     start, times = time.process_time(), []
 
     def progress(studies, total, desc):

@@ -1,4 +1,4 @@
-"""Disk and memory that a batch needs."""
+"""Estimates of the disk space and memory that a batch needs."""
 
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ from pekit.common.errors import UserError
 
 
 def absent(folder, slices):
-    """A study of so many slices whose files are not there: taken for 512 x 512."""
+    """A study with missing files, for which 512 x 512 is assumed."""
     return StudyTask("s", "train", folder / "none", pd.DataFrame(index=pd.RangeIndex(slices)))
 
 
@@ -25,7 +25,7 @@ def test_disk_is_estimated_from_slices_and_headers(tmp_path):
     tasks = find_studies(tmp_path / "cohort")
     slices = sum(len(task.rows) for task in tasks)
     assert check_space(tasks, "box", tmp_path) == slices * 64 * 64 * 2 * KEPT["box"]
-    with pytest.raises(UserError, match=r"GB left and needs about [\d.]+ GB more"):
+    with pytest.raises(UserError, match=r"GB left and needs about [\d.]+ GB: choose"):
         check_space([absent(tmp_path, 10**12)], "masked", tmp_path)
 
 

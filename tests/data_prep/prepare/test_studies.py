@@ -1,4 +1,4 @@
-"""Preparation on a small phantom cohort, two of whose studies are broken."""
+"""Preparation of a small phantom cohort with two broken studies."""
 
 import os
 import shutil
@@ -116,7 +116,7 @@ def test_same_call_does_nothing_and_a_killed_one_is_resumed(store, cohort, setti
     times = {f: f.stat().st_mtime_ns for f in (root / "volumes").iterdir()}
     prepare(cohort, root, settings)
     assert times == {f: f.stat().st_mtime_ns for f in (root / "volumes").iterdir()}
-    # What a kill can leave: a volume without its record, a file beside, no tables.
+    # A kill can leave a volume without its record, a temporary file, no tables.
     study = store.studies.query("status == 'ok'")["StudyInstanceUID"].iloc[0]
     (root / "records" / f"{study}.json").unlink()
     (root / "volumes" / f"{study}.b2nd").write_bytes(b"half")
@@ -176,10 +176,10 @@ def test_listed_study_without_a_folder_and_unlisted_folder(cohort, tmp_path):
     shutil.rmtree(data / "train" / listed[0])
     os.rename(data / "train" / listed[1], data / "train" / "0123456789ab")
     studies = prepare(data, tmp_path / "store", PrepareSettings(), sources=("train",)).studies
-    statuses = studies.set_index("StudyInstanceUID")
-    assert statuses.loc[listed[0], "status"] == "excluded"
-    assert statuses.loc["0123456789ab", "status"] == "excluded"
-    assert len(statuses) == N_TRAIN + 1
+    status = studies.set_index("StudyInstanceUID")["status"]
+    assert status[listed[0]] == "excluded"
+    assert status["0123456789ab"] == "excluded"
+    assert len(status) == N_TRAIN + 1
 
 
 def test_bad_data_sets_are_named(tmp_path):
@@ -276,7 +276,7 @@ def test_checksums_find_a_changed_and_a_missing_volume(store, tmp_path):
 
 def test_no_room_is_said_before_anything_is_written(cohort, settings, tmp_path, monkeypatch):
     monkeypatch.setattr("data_prep.prepare.space.KEPT", {"masked": 1e9})
-    with pytest.raises(UserError, match=r"GB left and needs about [\d.]+ GB more"):
+    with pytest.raises(UserError, match=r"GB left and needs about [\d.]+ GB: choose"):
         prepare(cohort, tmp_path / "store", settings)
     assert not (tmp_path / "store" / "volumes").exists()
 

@@ -101,8 +101,8 @@ def test_papers_sizes_and_balance():
     split = draw(table, validation=836, test=0, folds=5)
     balance = split_balance(table, split)
     assert time.perf_counter() - start < 1
-    # 6,850 studies are left, 14 more than the paper's 6000 + 836: it left out as many
-    # indeterminate exams of its validation part; here all indeterminate exams train.
+    # 6,850 studies are left, 14 more than the paper's 6000 + 836: it left 14 indeterminate exams
+    # out of its validation part; here all indeterminate exams are in the training part.
     assert balance.loc["all", "train"] == 6014
     assert balance.loc["all", "validation"] == 836
     assert balance.loc["all", "excluded"] == 429
