@@ -60,7 +60,7 @@ def long_predictions(
 
     Raises:
         UserError: no models; or, with the model's name: a missing column, a study or slice that is
-            missing, double, or not in the split or the store, another part, z or label than
+            missing, duplicated, or not in the split or the store, another part, z or label than
             there, a slice without a label, or a probability that is NaN or outside [0,1].
     """
     parts = list(dict.fromkeys(parts))

@@ -69,7 +69,7 @@ def subgroup_metrics(
         is NaN with its note.
 
     Raises:
-        UserError: a label column is missing, or a study is missing, double, or without labels.
+        UserError: a label column is missing, or a study is missing, duplicated, or without labels.
     """
     rows = [*_both(evaluated, "all studies", "")]
     pe = evaluated[evaluated["truth"]]

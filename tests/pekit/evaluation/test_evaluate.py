@@ -118,7 +118,7 @@ def test_votes_are_those_of_their_parts(data, found):
     assert found["same"].votes["hop 2"] == Vote(int(shown["mu"]), float(shown["delta"]))
 
 
-def test_halves_are_judged_by_each_other(found):
+def test_each_half_uses_the_vote_of_the_other(found):
     shown = found["same"].tables["thresholds"].query("protocol == 'held-out' and model == 'hop 1'")
     assert shown["chosen_on"].tolist() == ["test, half 1", "test, half 2"]
     assert shown["reported_on"].tolist() == ["test, half 2", "test, half 1"]
