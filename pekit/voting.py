@@ -1,9 +1,11 @@
-"""The study's verdict by a vote of its slices, and the exact search for the best vote.
+"""Equations 1 and 2: the vote of a study's slices, and the exact search for the best vote.
 
-Equation 1: a study is positive if at least `mu` of its slices have a probability above `delta`.
-That is the same as its mu-th largest probability being above `delta`, so for each mu the studies
-have one score each, every delta is a cut in their order, and one sort a mu tries them all
-(equation 2).
+    equation 1   a study is positive if at least mu of its slices have a probability above delta
+    equation 2   mu and delta are those that maximise F1 (or another criterion) over the studies
+
+Equation 1 is the same as: the study's mu-th largest probability, its score, is above delta. So for
+each mu a study has one score, each delta is a cut in the order of the scores, and one sort per mu
+tries all of them.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,86 +18,11 @@ from pekit.common.errors import UserError
 
 
 @dataclass(frozen=True)
-class Cuts:
-    """Counts of each cut, and the studies' totals of each class.
-
-    Args:
-        tp, fp: studies with and without PE that each cut calls positive.
-        positives, negatives: all studies with and without PE.
-    """
-
-    tp: np.ndarray
-    fp: np.ndarray
-    positives: int
-    negatives: int
-
-    @property
-    def tn(self) -> np.ndarray:
-        """Studies without PE that each cut calls negative."""
-        return self.negatives - self.fp
-
-
-Criterion = Callable[[Cuts], np.ndarray]
-
-
-def f1(cuts: Cuts) -> np.ndarray:
-    """F1, the paper's criterion (equation 2)."""
-    return 2 * cuts.tp / (cuts.tp + cuts.fp + cuts.positives)
-
-
-def youden(cuts: Cuts) -> np.ndarray:
-    """Sensitivity + specificity - 1."""
-    gain = cuts.tp * cuts.negatives - cuts.fp * cuts.positives
-    return gain / (cuts.positives * cuts.negatives)
-
-
-def sensitivity_at_specificity(cuts: Cuts, at: float) -> np.ndarray:
-    """Studies found where specificity >= `at`, else -inf; of equal ones the higher specificity."""
-    allowed = cuts.tn / cuts.negatives >= at
-    return np.where(allowed, cuts.tp * (cuts.negatives + 1.0) + cuts.tn, -np.inf)
-
-
-def specificity_at_sensitivity(cuts: Cuts, at: float) -> np.ndarray:
-    """Studies spared where sensitivity >= `at`, else -inf; of equal ones the higher sensitivity."""
-    allowed = cuts.tp / cuts.positives >= at
-    return np.where(allowed, cuts.tn * (cuts.positives + 1.0) + cuts.tp, -np.inf)
-
-
-FREE = {"f1": f1, "youden": youden}
-BOUND = {
-    "sensitivity_at_specificity": sensitivity_at_specificity,
-    "specificity_at_sensitivity": specificity_at_sensitivity,
-}
-CRITERIA = (*FREE, *BOUND)
-
-
-def named_criterion(name: str, at: float | None = None) -> Criterion:
-    """The criterion of a name.
-
-    Args:
-        name: one of `CRITERIA`.
-        at: the specificity or sensitivity that must be kept, in [0,1], where the name has one.
-
-    Raises:
-        UserError: an unknown name, `at` missing or out of [0,1], or given where nothing is kept.
-    """
-    if name not in CRITERIA:
-        raise UserError(f"criterion {name!r} is unknown: choose {' or '.join(CRITERIA)}")
-    if name in FREE:
-        if at is not None:
-            raise UserError(f"criterion {name} keeps nothing: leave at={at} out")
-        return FREE[name]
-    if at is None or not 0 <= at <= 1:
-        raise UserError(f"criterion {name} needs what must be kept, in [0,1]: at={at}")
-    return lambda cuts: BOUND[name](cuts, at)
-
-
-@dataclass(frozen=True)
 class Vote:
     """The two thresholds of equation 1.
 
     Args:
-        mu: slices that must be above `delta`, at least 1.
+        mu: number of slices that must be above `delta`, at least 1.
         delta: probability that a slice must exceed, in [0,1].
 
     Raises:
@@ -118,7 +45,7 @@ def vote_study(probs: np.ndarray, vote: Vote) -> bool:
     Raises:
         UserError: no slices, or a probability that is NaN or outside [0,1].
     """
-    # In float64: NumPy would round delta to the type of a float32 array, past a close probability.
+    # In float64: NumPy would round delta to float32, possibly past a close probability.
     values, _ = _checked({"given": probs})
     return bool(np.count_nonzero(values > vote.delta) >= vote.mu)
 
@@ -130,13 +57,13 @@ def study_scores(probs: Mapping[str, np.ndarray], mu: int) -> pd.Series:
 
     Args:
         probs: slice probabilities `(Z,)` of each study.
-        mu: slices of the vote, at least 1.
+        mu: as in `Vote`.
 
     Returns:
         Scores in [0,1] by StudyInstanceUID, in the order of `probs`.
 
     Raises:
-        UserError: no studies, or a bad probability (study named), or mu below 1.
+        UserError: no studies, a bad probability (study named), or mu below 1.
     """
     mu = Vote(mu, 0.0).mu
     values, lengths = _checked(probs)
@@ -159,22 +86,21 @@ def best_vote(
 ) -> Vote:
     """Equation 2: the vote that maximises a criterion over the studies, found exactly.
 
-    Every delta between the same two scores gives the same verdicts, so delta is put in the middle
-    of that gap. Of several best votes the one with the smallest mu is taken, as the one that the
-    shortest clot can pass; then the widest gap, which new scores are least likely to cross; then
-    the largest delta.
+    Every delta between two neighbouring scores gives the same verdicts, so delta is the middle of
+    that gap. Of several best votes, the smallest mu wins, because the shortest clot can pass it;
+    then the widest gap, because new scores are least likely to cross it; then the largest delta.
 
     Args:
         probs: slice probabilities `(Z,)` of each study.
         truth: whether each study has PE, for the same studies in any order.
-        criterion: a name of `pekit.voting`: "f1" (the paper's), "youden" (sensitivity +
-            specificity - 1), "sensitivity_at_specificity" or "specificity_at_sensitivity".
+        criterion: one of `CRITERIA`: "f1" (the paper's), "youden" (sensitivity + specificity
+            - 1), "sensitivity_at_specificity" or "specificity_at_sensitivity".
         max_mu: largest mu to try; the longest study's number of slices by default.
-        at: the specificity or sensitivity that the last two must keep on these studies.
+        at: the specificity or sensitivity that the last two must reach on these studies.
 
     Raises:
         UserError: no studies, a bad probability (study named), other studies in `truth`, one
-            class only, a criterion that is unknown or lacks `at`, or one that no vote can keep.
+            class only, a criterion that is unknown or lacks `at`, or an `at` that no vote reaches.
     """
     worth = named_criterion(criterion, at)
     values, lengths = _checked(probs)
@@ -189,32 +115,113 @@ def best_vote(
             best = (value, delta, mu)
     if best[2] == 0:
         raise UserError(
-            f"no vote keeps {criterion} {at}: some studies with PE have no slice above 0; ask less"
+            f"no vote reaches a sensitivity of {at}: some studies with PE have no slice above 0: "
+            "lower AT"
         )
     return Vote(mu=best[2], delta=best[1])
 
 
+@dataclass(frozen=True)
+class Cuts:
+    """Counts of studies for each cut in the order of the scores, and the totals of both classes.
+
+    Args:
+        tp, fp: studies with and without PE above each cut (positive verdicts).
+        positives, negatives: all studies with and without PE.
+    """
+
+    tp: np.ndarray
+    fp: np.ndarray
+    positives: int
+    negatives: int
+
+    @property
+    def tn(self) -> np.ndarray:
+        """Studies without PE below each cut (negative verdicts)."""
+        return self.negatives - self.fp
+
+
+Criterion = Callable[[Cuts], np.ndarray]
+
+
+def f1(cuts: Cuts) -> np.ndarray:
+    """F1, the paper's criterion (equation 2)."""
+    return 2 * cuts.tp / (cuts.tp + cuts.fp + cuts.positives)
+
+
+def youden(cuts: Cuts) -> np.ndarray:
+    """Sensitivity + specificity - 1."""
+    gain = cuts.tp * cuts.negatives - cuts.fp * cuts.positives
+    return gain / (cuts.positives * cuts.negatives)
+
+
+def sensitivity_at_specificity(cuts: Cuts, at: float) -> np.ndarray:
+    """Rank by sensitivity where specificity >= `at`, else -inf; ties by specificity."""
+    allowed = cuts.tn / cuts.negatives >= at
+    # In counts: one more true positive is worth more than all true negatives.
+    return np.where(allowed, cuts.tp * (cuts.negatives + 1.0) + cuts.tn, -np.inf)
+
+
+def specificity_at_sensitivity(cuts: Cuts, at: float) -> np.ndarray:
+    """Rank by specificity where sensitivity >= `at`, else -inf; ties by sensitivity."""
+    allowed = cuts.tp / cuts.positives >= at
+    return np.where(allowed, cuts.tn * (cuts.positives + 1.0) + cuts.tp, -np.inf)
+
+
+FREE = {"f1": f1, "youden": youden}
+BOUND = {
+    "sensitivity_at_specificity": sensitivity_at_specificity,
+    "specificity_at_sensitivity": specificity_at_sensitivity,
+}
+CRITERIA = (*FREE, *BOUND)
+
+
+def named_criterion(name: str, at: float | None = None) -> Criterion:
+    """The criterion with this name.
+
+    Args:
+        name: one of `CRITERIA`.
+        at: the specificity or sensitivity to reach, in [0,1]; only for the names with "_at_".
+
+    Raises:
+        UserError: an unknown name, `at` missing or outside [0,1], or given where it has no meaning.
+    """
+    if name not in CRITERIA:
+        raise UserError(f"criterion {name!r} is unknown: choose {' or '.join(CRITERIA)}")
+    if name in FREE:
+        if at is not None:
+            raise UserError(f"criterion {name} has no target: leave at={at} out")
+        return FREE[name]
+    if at is None or not 0 <= at <= 1:
+        target = name.split("_at_")[1]
+        raise UserError(f"criterion {name} needs a target {target} in [0,1], got {at}: set AT")
+    return lambda cuts: BOUND[name](cuts, at)
+
+
 def _best_cut(scores: np.ndarray, positive: np.ndarray, worth: Criterion) -> tuple[float, float]:
-    """Best criterion and its delta for one score a study; cut k calls the k highest positive."""
+    """Best value of the criterion and its delta, for one score per study.
+
+    Cut k gives the k highest scores a positive verdict.
+    """
     order = np.argsort(-scores)
-    # Delta lies in [0,1]: the ends of the scale are the neighbours of the first and last cut.
+    # Delta lies in [0,1]: 1 and 0 are the outer neighbours of the first and the last score.
     bounds = np.concatenate([[1.0], scores[order], [0.0]])
     upper, lower = bounds[:-1], bounds[1:]
     gaps = upper - lower
     tp = np.concatenate([[0], np.cumsum(positive[order])])
     cuts = Cuts(tp, np.arange(len(tp)) - tp, int(tp[-1]), len(positive) - int(tp[-1]))
     values = worth(cuts)
-    values[1:][gaps[1:] <= 0] = -np.inf  # equal scores cannot be told apart by a delta
+    values[1:][gaps[1:] <= 0] = -np.inf  # no delta separates equal scores
     best = np.flatnonzero(values == values.max())
     k = best[np.argmax(gaps[best])]  # the first of equal gaps has the largest delta
     middle = lower[k] + gaps[k] / 2
-    # Between neighbouring floats the middle rounds to an end; the lower one is inside the gap.
+    # Between adjacent floats the middle rounds to an end; only the lower end separates them.
     delta = middle if k == 0 or middle < upper[k] else lower[k]
     return float(values[k]), float(delta)
 
 
 def _checked(probs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """All probabilities in one float64 array and the number of each study's slices."""
+    """All probabilities in one float64 array, and the number of slices of each study."""
     if not len(probs):
         raise UserError("no studies to vote on: the predictions are empty")
     arrays = [np.asarray(values, dtype=np.float64) for values in probs.values()]
@@ -237,7 +244,7 @@ def _checked(probs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ranked(values: np.ndarray, lengths: np.ndarray, depth: int) -> np.ndarray:
-    """Probabilities by rank: (depth, studies), the largest of each study first, padded with 0."""
+    """Probabilities by rank, `(depth, studies)`: the largest of each study first, 0 as padding."""
     table = np.zeros((len(lengths), depth))
     table[np.arange(depth) < lengths[:, None]] = values
     table.sort(axis=1)
@@ -252,8 +259,8 @@ def _matching_truth(
     differing = sorted(set(labels) ^ set(probs), key=str)
     if differing or len(labels) != len(truth):
         raise UserError(
-            f"predictions and truth are of other studies (first difference: {differing[:1]}): "
-            "give both for the same studies, each once"
+            f"predictions and truth have other studies (first difference: {differing[:1]}): give "
+            "both for the same studies, each once"
         )
     bad = [study for study, label in labels.items() if label not in (0, 1)]
     if bad:

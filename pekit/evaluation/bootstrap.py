@@ -1,7 +1,8 @@
-"""95 % intervals: Wilson's for proportions, resampled studies for the rest.
+"""95 % intervals: Wilson's for proportions, the bootstrap over studies for all else.
 
-A value is (value, low, high, note). Slices of one study are not independent, so studies are drawn,
-each with all of its slices. A ranking is resampled as histograms, whatever the number of slices.
+A `Value` is (value, low, high, note). Slices of one study are not independent, so studies are
+resampled with replacement, each with all of its slices. AUROC and AP are resampled as histograms
+of the scores, so that the cost does not depend on the number of slices.
 """
 
 from collections.abc import Iterator
@@ -13,14 +14,14 @@ from pekit.common.errors import UserError
 
 Value = tuple[float, float, float, str]
 CONFIDENCE = 0.95
-# Distinct scores that the bootstrap tells apart. Below it is exact; above, scores are merged into
-# bins of equal mass, which moves the ends of an interval by less than 0.001.
+# Bins of the score histograms. With at most as many distinct scores the bootstrap is exact; with
+# more, scores share bins of equal mass, which moves the ends of an interval by less than 0.001.
 BINS = 1024
-_BLOCK = 250  # resamples at a time: bounds the memory
+_BLOCK = 250  # resamples at a time, to bound memory
 
 
 def proportion(hits: int, of: int, undefined: str) -> Value:
-    """hits / of with Wilson's interval; NaN with the note "undefined: ..." where `of` is 0."""
+    """hits / of with Wilson's interval; NaN with the note "undefined: ..." if `of` is 0."""
     if of == 0:
         return np.nan, np.nan, np.nan, f"undefined: {undefined}"
     wilson = binomtest(int(hits), int(of)).proportion_ci(CONFIDENCE, method="wilson")
@@ -28,22 +29,22 @@ def proportion(hits: int, of: int, undefined: str) -> Value:
 
 
 def percentiles(value: float, resampled: np.ndarray) -> Value:
-    """A value with the percentile interval of its resamples.
+    """A value with the 95 % percentile interval of its resamples.
 
     Raises:
         UserError: no resamples.
     """
     if not len(resampled):
-        raise UserError("no resample of the studies has both classes: give more studies or n_boot")
+        raise UserError("no resample of the studies has both classes: raise n_boot")
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
-    # A perfect metric is perfect in every resample: its interval says nothing of new studies.
+    # A perfect metric is perfect in every resample: its interval says nothing about new studies.
     note = "every resample gives the same value" if low == high else ""
     return float(value), float(low), float(high), note
 
 
 def draws(n: int, n_boot: int, seed: int) -> Iterator[np.ndarray]:
-    """Blocks `(resamples, n)` of how often each of n studies is drawn in a resample of n.
+    """How often a bootstrap resample holds each of n studies, in blocks `(resamples, n)`.
 
     Raises:
         UserError: `n_boot` below 1.
@@ -58,12 +59,12 @@ def draws(n: int, n_boot: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def resampled_sums(table: np.ndarray, n_boot: int, seed: int) -> np.ndarray:
-    """Column sums `(resamples, columns)` of a table `(studies, columns)` over drawn studies."""
+    """Column sums `(resamples, columns)` of a table `(studies, columns)` in each resample."""
     return np.concatenate([weights @ table for weights in draws(len(table), n_boot, seed)])
 
 
 def resampled_f1(truth: np.ndarray, verdict: np.ndarray, n_boot: int, seed: int) -> np.ndarray:
-    """F1 of each resample of the studies; NaN where none is positive and none is called so."""
+    """F1 of each resample of the studies; NaN where truth and verdict are all negative."""
     counts = np.stack([truth & verdict, truth ^ verdict], axis=1).astype(np.float64)
     tp, wrong = resampled_sums(counts, n_boot, seed).T
     with np.errstate(invalid="ignore"):
@@ -78,12 +79,12 @@ def resampled_ranking(
     seed: int,
     weight: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """AUROC and AP of each resample of the clusters that has both classes.
+    """AUROC and AP of each resample of the studies that has both classes.
 
     Args:
-        truth, score: of each row.
-        cluster: number of the study that each row belongs to, 0 to n - 1.
-        weight: of each row, at least 0; 1 without it.
+        truth, score: values `(rows,)`, bool and in [0,1].
+        cluster: number of each row's study, 0 to n - 1.
+        weight: weight of each row, at least 0; 1 by default.
     """
     weight = np.ones(len(truth)) if weight is None else weight
     bins, n_bins = _score_bins(score, truth * weight, ~truth * weight)
@@ -95,7 +96,7 @@ def resampled_ranking(
     ]
     auroc, ap = [], []
     for drawn in draws(n_clusters, n_boot, seed):
-        # Highest scores first, so that a running sum counts what lies above a threshold.
+        # Highest scores first, so that a running sum counts the rows above a threshold.
         pos, neg = ((drawn @ histogram)[:, ::-1] for histogram in histograms)
         n_pos, n_neg = pos.sum(axis=1), neg.sum(axis=1)
         both = (n_pos > 0) & (n_neg > 0)
@@ -103,18 +104,18 @@ def resampled_ranking(
         tp, fp = np.cumsum(pos, axis=1), np.cumsum(neg, axis=1)
         below = n_neg[:, None] - fp + neg / 2  # ties count half
         auroc.append((pos * below).sum(axis=1) / (n_pos * n_neg))
-        called = tp + fp
-        precision = np.divide(tp, called, out=np.zeros_like(tp), where=called > 0)
+        above = tp + fp
+        precision = np.divide(tp, above, out=np.zeros_like(tp), where=above > 0)
         ap.append((pos * precision).sum(axis=1) / n_pos)
     return np.concatenate(auroc), np.concatenate(ap)
 
 
 def _score_bins(score: np.ndarray, *weights: np.ndarray) -> tuple[np.ndarray, int]:
-    """Bin of each score, in the scores' order, and the number of bins: at most BINS."""
+    """Bin of each score, in increasing order of score, and the number of bins: at most BINS."""
     distinct, rank = np.unique(score, return_inverse=True)
     if len(distinct) <= BINS:
         return rank, len(distinct)
-    # Bins of equal mass with both classes weighing the same: positive slices are rare.
+    # Bins of equal mass, with the same weight for both classes: positive slices are rare.
     mass = sum(
         np.bincount(rank, of_class, len(distinct)) / of_class.sum() / 2 for of_class in weights
     )

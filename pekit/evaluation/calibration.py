@@ -1,10 +1,10 @@
-"""Do slice probabilities mean what they say, and the temperature that makes them say it better.
+"""Calibration of slice probabilities: Brier score, ECE, NLL, reliability curve, temperature.
 
-Of slices only: a study's score is an order statistic of its slices (its mu-th largest
-probability), not the network's probability that the study has PE, so there is nothing to calibrate.
+Study scores are not calibrated: a study score is the mu-th largest probability of its slices, not
+the network's probability that the study has PE.
 
-Slices outside the crop box have probability 0 by rule, not by the network: temperature leaves them
-at 0, and is not fitted on them. Everything else counts all slices.
+Slices outside the crop box have probability 0 by rule, not from the network: the temperature is not
+fitted on them and leaves them at 0. All metrics count them.
 """
 
 from dataclasses import dataclass
@@ -15,24 +15,23 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 from sklearn.metrics import brier_score_loss, log_loss
 
-from pekit.common.errors import UserError
 from pekit.evaluation.bootstrap import CONFIDENCE, percentiles, resampled_sums
-from pekit.evaluation.checks import Vector, aligned, binary, both_classes, in_unit_interval
+from pekit.evaluation.checks import Vector, both_classes, checked
 from pekit.evaluation.metrics import metric_rows
 
 BINS = 10
-TEMPERATURES = (0.05, 20.0)  # searched between these
-# Probabilities are float32: nearer to 0 or 1 than this they are 0 or 1, whose logarithm is none.
+TEMPERATURES = (0.05, 20.0)  # range of the search
+# The resolution of float32 below 1: closer values round to 1, where the logit is infinite.
 _CLIP = 2.0**-24
 
 
 @dataclass(frozen=True)
 class Temperature:
-    """T of p' = sigmoid(logit(p) / T): above 1 the network was too sure, below 1 not sure enough.
+    """T of p' = sigmoid(logit(p) / T): above 1 if the network is overconfident, else below 1.
 
     Args:
         value: T, within `TEMPERATURES`.
-        note: that the search ended at one of its ends; empty otherwise.
+        note: says if T is an end of that range; empty otherwise.
     """
 
     value: float
@@ -40,19 +39,19 @@ class Temperature:
 
 
 def fit_temperature(truth: Vector, prob: Vector) -> Temperature:
-    """The temperature with the least negative log likelihood, on slices within the crop box.
+    """The temperature with the least negative log likelihood on slices inside the crop box.
 
     Args:
         truth: 0 or 1 for each slice.
-        prob: of PE, in [0,1]; slices at exactly 0 are outside the crop box and are left out.
+        prob: probability of PE, in [0,1]; slices at exactly 0 are outside the crop box, left out.
 
     Raises:
-        UserError: one class only within the box, different lengths or order, or bad values.
+        UserError: one class only inside the crop box, different lengths or order, or bad values.
     """
-    truth, prob = aligned(truth=truth, prob=prob)
-    truth, prob = binary(truth, "truth"), in_unit_interval(prob)
+    truth, prob = checked(truth=truth, prob=prob)
     inside = prob > 0
-    truth, logits = both_classes(truth[inside]), _logits(prob[inside])
+    truth, logits = truth[inside], _logits(prob[inside])
+    both_classes(truth)
     sign = np.where(truth, -1.0, 1.0)
 
     def loss(log_t: float) -> float:
@@ -61,12 +60,12 @@ def fit_temperature(truth: Vector, prob: Vector) -> Temperature:
     ends = np.log(TEMPERATURES)
     found = minimize_scalar(loss, bounds=tuple(ends), method="bounded", options={"xatol": 1e-6})
     at_end = np.abs(found.x - ends).min() < 1e-3
-    return Temperature(float(np.exp(found.x)), "at the end of the search" if at_end else "")
+    return Temperature(float(np.exp(found.x)), "at the end of the search range" if at_end else "")
 
 
 def apply_temperature(prob: np.ndarray, temperature: float) -> np.ndarray:
-    """sigmoid(logit(p) / T) of probabilities in [0,1], in float64; 0, outside the box, stays 0."""
-    prob = in_unit_interval(np.asarray(prob))
+    """sigmoid(logit(p) / T) in float64 of probabilities in [0,1]; 0 (outside the box) stays 0."""
+    (prob,) = checked(prob=prob)
     return np.where(prob > 0, expit(_logits(prob) / temperature), 0.0)
 
 
@@ -75,10 +74,10 @@ def calibration_metrics(
 ) -> pd.DataFrame:
     """Brier score, ECE and negative log likelihood (NLL, nats) with 95 % intervals.
 
-    ECE, the expected calibration error: probabilities in 10 bins of equal width, the gap between
-    mean probability and share of positive slices in each, averaged over slices. A resample adds
-    noise to every gap, so the interval of ECE leans upwards. NLL takes probabilities no nearer to
-    0 and 1 than 2^-24, float32's resolution. Intervals by resampled studies.
+    ECE (expected calibration error) puts probabilities in 10 bins of equal width, and averages the
+    gap between mean probability and share of positive slices over the slices. Resampling adds
+    noise to every gap, so the interval of ECE is biased upwards. NLL clips probabilities at 2^-24
+    from 0 and 1, the resolution of float32. Intervals are bootstrap intervals over studies.
 
     Args:
         truth, prob: 0 or 1, and probability in [0,1], of each slice.
@@ -90,14 +89,15 @@ def calibration_metrics(
     Raises:
         UserError: one class only, different lengths or order, or bad values.
     """
-    truth, prob, cluster = _checked(truth, prob, study)
+    truth, prob, cluster = checked(truth=truth, prob=prob, study=study)
+    both_classes(truth)
     clipped = prob.clip(_CLIP, 1 - _CLIP)
     losses = (prob - truth) ** 2, -np.log(np.where(truth, clipped, 1 - clipped))
     n = np.bincount(cluster)
     brier, nll = (np.bincount(cluster, loss) for loss in losses)
     gaps = _by_study_and_bin(cluster, prob, prob - truth)
     sums = resampled_sums(np.column_stack([n, brier, nll, gaps]), n_boot, seed)
-    # The mean gap of a bin times its share of the slices is its summed gap over all slices.
+    # Mean gap of a bin times its share of the slices = sum of its gaps / number of all slices.
     ece = np.abs(sums[:, 3:]).sum(axis=1)
     value = float(np.abs(gaps.sum(axis=0)).sum() / n.sum())
     return metric_rows(
@@ -112,19 +112,21 @@ def calibration_metrics(
 def reliability(
     truth: Vector, prob: Vector, study: Vector, n_boot: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
-    """The reliability curve: what share of the slices of a predicted probability show PE.
+    """The reliability curve: the share of slices that show PE, by predicted probability.
 
     Args:
         truth, prob, study: as in `calibration_metrics`.
 
     Returns:
-        A row a bin of equal width: bin_low, bin_high, slices, predicted (mean probability),
-        value (share with PE), low, high (95 %, studies resampled), note (empty bins are NaN).
+        One row per bin of equal width: bin_low, bin_high, slices, predicted (mean probability),
+        value (share with PE), low, high (95 % bootstrap interval over studies), note. Empty bins
+        are NaN.
 
     Raises:
         UserError: as `calibration_metrics`.
     """
-    truth, prob, cluster = _checked(truth, prob, study)
+    truth, prob, cluster = checked(truth=truth, prob=prob, study=study)
+    both_classes(truth)
     ones, hits, sums = (
         _by_study_and_bin(cluster, prob, weight) for weight in (np.ones(len(prob)), truth, prob)
     )
@@ -147,22 +149,11 @@ def reliability(
 
 
 def _logits(prob: np.ndarray) -> np.ndarray:
-    return logit(prob.clip(_CLIP**2, 1 - _CLIP))  # small float32 values are exact, large ones not
+    return logit(prob.clip(_CLIP**2, 1 - _CLIP))  # float32 is finer near 0 than near 1
 
 
 def _by_study_and_bin(cluster: np.ndarray, prob: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Sums of `weight` by study and bin of the probability, (studies, BINS)."""
+    """Sums of `weight` by study and bin of the probability, `(studies, BINS)`."""
     bins = (prob * BINS).astype(int).clip(max=BINS - 1)
     n = int(cluster.max()) + 1
     return np.bincount(cluster * BINS + bins, weight, n * BINS).reshape(n, BINS)
-
-
-def _checked(
-    truth: Vector, prob: Vector, study: Vector
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Truth as bool, probabilities in float64, and the number of each slice's study."""
-    truth, prob, study = aligned(truth=truth, prob=prob, study=study)
-    truth, prob = both_classes(binary(truth, "truth")), in_unit_interval(prob)
-    if pd.isna(study).any():
-        raise UserError("a slice has no study: its StudyInstanceUID is missing")
-    return truth, prob, np.unique(study, return_inverse=True)[1]

@@ -1,11 +1,11 @@
-"""Error analysis: every study that a vote gets wrong, with what one needs to see why (figure 9).
+"""Error analysis: every study with a wrong verdict, and what may explain it (figure 9).
 
-errors = study_errors(predictions, store.studies, "hop2", votes["hop2"])
-slices = top_slices(predictions, errors.iloc[0])
+    errors = study_errors(predictions, store.studies, "hop2", votes["hop2"])
+    of_study = predictions[predictions["StudyInstanceUID"] == errors.iloc[0]["StudyInstanceUID"]]
+    slices = top_slices(of_study, "hop2")
 
-A false positive's top slices are its most probable ones; a false negative's its most probable ones
-among those that truly show PE. Errors come in groups, of which audit and exam labels say what may
-explain them, and in each group the most confident first.
+Errors are grouped by what may explain them (image quality, location of the clot); in each group the
+most confident error comes first.
 """
 
 import numpy as np
@@ -39,28 +39,29 @@ COLUMNS = (
 def study_errors(
     predictions: pd.DataFrame, studies: pd.DataFrame, hop: str, vote: Vote
 ) -> pd.DataFrame:
-    """The studies that the vote of a hop gets wrong, grouped, the most confident first.
+    """The studies with a wrong verdict, grouped, the most confident first.
 
     Args:
-        predictions: a row a slice: StudyInstanceUID, z, pe_present_on_image, the hop's column.
-        studies: the store's: crop box, exam labels, and the audit's notes in `reasons`.
-        hop: the column to judge.
+        predictions: one row per slice: StudyInstanceUID, z, pe_present_on_image, the hop's column.
+        studies: the store's studies: crop box, exam labels, and the audit's notes in `reasons`.
+        hop: the column to evaluate.
         vote: mu and delta.
 
     Returns:
-        COLUMNS, a row an error: score is the mu-th largest probability; confidence how far it lies
-        on the wrong side of delta, in log-odds; flags and location in words; audit its notes.
-        False positives are grouped by quality flag, false negatives by quality flag or location.
+        One row per error, with `COLUMNS`: score is the mu-th largest probability; confidence is its
+        distance to delta on the wrong side, in log-odds; flags and location are in words; audit
+        has the audit's notes. False positives are grouped by quality flag, false negatives by
+        quality flag or else location.
 
     Raises:
-        UserError: predictions without labels, or of a study that is not among `studies`.
+        UserError: predictions without labels, or a study that is not in `studies`.
     """
     truth = study_truth(predictions)
     scores = study_scores(probs_by_study(predictions, hop), vote.mu)
-    called = scores > vote.delta
+    verdict = scores > vote.delta
     about = studies.set_index("StudyInstanceUID")
     if unknown := sorted(set(truth.index) - set(about.index)):
-        raise UserError(f"study {unknown[0]} is predicted but not in the store: of another cohort?")
+        raise UserError(f"study {unknown[0]} is predicted but not in the store: predict again")
     positive = predictions[predictions[SLICE_LABEL] == 1].join(
         about, "StudyInstanceUID", rsuffix="_"
     )
@@ -68,15 +69,14 @@ def study_errors(
     positives = positive.groupby("StudyInstanceUID").size()
     lost = positive[~inside].groupby("StudyInstanceUID").size()
     rows = []
-    for study in truth.index[called != truth]:
+    for study in truth.index[verdict != truth]:
         flags = _words(about.loc[study], QUALITY_FLAGS)
         location = _words(about.loc[study], LOCATIONS)
-        wrongly_called = bool(called[study])
         rows.append(
             {
                 "StudyInstanceUID": study,
-                "kind": FALSE_POSITIVE if wrongly_called else FALSE_NEGATIVE,
-                "group": flags or ("no flag" if wrongly_called else location or "no location"),
+                "kind": FALSE_POSITIVE if verdict[study] else FALSE_NEGATIVE,
+                "group": flags or ("no flag" if verdict[study] else location or "no location"),
                 "score": float(scores[study]),
                 "confidence": abs(_log_odds(scores[study]) - _log_odds(vote.delta)),
                 "slices with PE": int(positives.get(study, 0)),
@@ -88,15 +88,15 @@ def study_errors(
         )
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     largest = table.groupby(["kind", "group"])["confidence"].transform("max")
-    order = table.assign(largest=largest, wrong_call=table["kind"] == FALSE_NEGATIVE)
+    order = table.assign(largest=largest, negative=table["kind"] == FALSE_NEGATIVE)
     order = order.sort_values(
-        ["wrong_call", "largest", "group", "confidence"], ascending=[True, False, True, False]
+        ["negative", "largest", "group", "confidence"], ascending=[True, False, True, False]
     )
     return table.loc[order.index].reset_index(drop=True)
 
 
 def most_telling(predictions: pd.DataFrame, errors: pd.DataFrame, hop: str, vote: Vote) -> str:
-    """The study to look at first: the most confident error, else the highest score."""
+    """The study to look at first: the most confident error; without errors the highest score."""
     if len(errors):
         return str(errors.loc[errors["confidence"].idxmax(), "StudyInstanceUID"])
     return str(study_scores(probs_by_study(predictions, hop), vote.mu).idxmax())
@@ -105,12 +105,14 @@ def most_telling(predictions: pd.DataFrame, errors: pd.DataFrame, hop: str, vote
 def top_slices(
     rows: pd.DataFrame, hop: str, only_labelled: bool = False, n: int = 2, apart: int = 2
 ) -> list[int]:
-    """The most probable slices of a study, the first one first, `apart` slices or more apart.
+    """The z of a study's most probable slices, the most probable first.
 
     Args:
-        rows: predictions of one study: z, the hop's column, pe_present_on_image.
-        only_labelled: only slices that truly show PE, as for a false negative.
-        n: slices wanted; there may be fewer.
+        rows: predictions of one study, one row per slice: z and the hop's column.
+        hop: the column to take, such as "hop2".
+        only_labelled: only slices with PE, as for a false negative; needs pe_present_on_image.
+        n: number of slices; there may be fewer.
+        apart: least distance in z between two chosen slices.
     """
     if only_labelled:
         rows = rows[rows[SLICE_LABEL] == 1]
@@ -123,7 +125,7 @@ def top_slices(
 
 
 def facts(error: pd.Series) -> str:
-    """A row of `study_errors` in one line: kind, score, slices with PE, flags, audit."""
+    """A row of `study_errors` as one line: kind, score, slices with PE, flags, audit."""
     parts = [f"{error['kind']}, score {error['score']:.3f}"]
     if error["kind"] == FALSE_NEGATIVE:
         parts.append(f"{error['slices with PE']} slices with PE")
@@ -140,6 +142,6 @@ def _words(study: pd.Series, names: dict[str, str]) -> str:
 
 
 def _log_odds(p: float) -> float:
-    # A probability of 1 is a rounded one.
+    # A probability of 1 is a rounded value.
     p = float(np.clip(p, 1e-7, 1 - 1e-7))
     return float(np.log(p / (1 - p)))

@@ -1,15 +1,15 @@
-"""Every table of an evaluation from its predictions, by one pure function.
+"""All tables of an evaluation from its predictions, by one pure function.
 
-31_evaluate calls `evaluate` and writes what it was given beside what it got:
+31_evaluate calls `evaluate` and writes its inputs beside its tables:
 
-    predictions.parquet  a row a model and slice: model, StudyInstanceUID, SOPInstanceUID, z, part,
-                         pe_present_on_image, prob
+    predictions.parquet  one row per model and slice: model, StudyInstanceUID, SOPInstanceUID, z,
+                         part, pe_present_on_image, prob
     studies.parquet      the exam labels of these studies
     evaluation.json      the settings
     tables/<name>.csv    the tables
 
-So whoever has the folder can call `evaluate(*read_inputs(folder))` and compare every number: the
-same inputs give the same tables.
+The same inputs give the same tables, so anyone with the folder can call
+`evaluate(*read_inputs(folder))` and compare every number.
 """
 
 from collections.abc import Iterator
@@ -28,16 +28,16 @@ from pekit.dataset.schema import EXAM_LABELS, SLICE_LABEL
 from pekit.evaluation import tables
 from pekit.evaluation.metrics import summary
 from pekit.evaluation.predictions import LONG, STUDY, check_long, probs_by_study, study_truth
-from pekit.evaluation.protocols import PROTOCOLS, Assignment, Judged, assign, judge
+from pekit.evaluation.protocols import PROTOCOLS, Assignment, Evaluated, apply_protocol, assign
 from pekit.voting import Vote, best_vote, named_criterion
 
 
 class EvaluationSettings(Settings):
-    """How predictions are judged.
+    """How predictions are evaluated.
 
-    `choose_on`, `report_on`: parts of the split; where they are the same, the held-out protocol
-    halves it. `criterion`, `at`: what the vote is chosen for (`pekit.voting`). `n_boot` resamples
-    of the studies make an interval; `seed` is that of the resamples and of the halves.
+    `choose_on`, `report_on`: parts of the split; if both are the same, the held-out protocol halves
+    it. `criterion`, `at`: criterion of the vote and its target (`pekit.voting`). `n_boot`:
+    resamples of the studies for each interval. `seed`: of the resamples and of the halves.
     """
 
     choose_on: str = "validation"
@@ -51,18 +51,18 @@ class EvaluationSettings(Settings):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts that are used, each once."""
+        """The parts in use, each once."""
         return tuple(dict.fromkeys((self.choose_on, self.report_on)))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found.
+    """Tables and votes of an evaluation.
 
     Args:
-        tables: by name, everything that is shown; protocol is "paper", "held-out", or "both" where
-            nothing is chosen and both are the same.
-        votes: each model's vote as chosen on all studies of `choose_on`: for thresholds.json.
+        tables: by name; the column protocol is "paper", "held-out", or "both" where nothing is
+            chosen, so that both protocols give the same.
+        votes: each model's vote, chosen on all studies of `choose_on`: for thresholds.json.
     """
 
     tables: dict[str, pd.DataFrame]
@@ -72,11 +72,11 @@ class Evaluation:
 def evaluate(
     predictions: pd.DataFrame, studies: pd.DataFrame, settings: EvaluationSettings
 ) -> Evaluation:
-    """Judge the models by both protocols.
+    """Evaluate the models by both protocols.
 
     Args:
-        predictions: a row a model and slice: model, StudyInstanceUID, z, part,
-            pe_present_on_image, prob. The first model is the one that others are compared with.
+        predictions: one row per model and slice: model, StudyInstanceUID, z, part,
+            pe_present_on_image, prob. The others are compared with the first model.
         studies: exam labels of these studies, for the subgroups; may have no rows.
         settings: parts, criterion, resamples.
 
@@ -85,8 +85,8 @@ def evaluate(
         temperatures, calibration, reliability, subgroups, verdicts.
 
     Raises:
-        UserError: predictions that cannot be judged (`check_long`), missing exam
-            labels, or a criterion that lacks its bound.
+        UserError: predictions that cannot be evaluated (`check_long`), missing exam labels, or a
+            criterion without its target.
     """
     named_criterion(settings.criterion, settings.at)
     check_long(predictions, settings.parts)
@@ -95,14 +95,14 @@ def evaluate(
     first = slices[models[0]]
     truth = study_truth(first)
     cohort = pd.DataFrame({"part": first.groupby(STUDY)["part"].first(), "truth": truth})
-    plans = {
+    assignments = {
         protocol: assign(protocol, cohort, settings.choose_on, settings.report_on, settings.seed)
         for protocol in PROTOCOLS
     }
     probs = {name: probs_by_study(slices[name], "prob") for name in models}
-    judged = {
-        (protocol, name): judge(
-            probs[name], truth, plans[protocol], settings.criterion, settings.at
+    evaluated = {
+        (protocol, name): apply_protocol(
+            probs[name], truth, assignments[protocol], settings.criterion, settings.at
         )
         for protocol, name in product(PROTOCOLS, models)
     }
@@ -116,19 +116,19 @@ def evaluate(
         )
         for name in models
     }
-    return Evaluation(dict(_tables(slices, studies, settings, plans, judged)), votes)
+    return Evaluation(dict(_tables(slices, studies, settings, assignments, evaluated)), votes)
 
 
 def _tables(
     slices: dict[str, pd.DataFrame],
     studies: pd.DataFrame,
     settings: EvaluationSettings,
-    plans: dict[str, tuple[Assignment, ...]],
-    judged: dict[tuple[str, str], Judged],
+    assignments: dict[str, tuple[Assignment, ...]],
+    evaluated: dict[tuple[str, str], Evaluated],
 ) -> Iterator[tuple[str, pd.DataFrame]]:
     resampling = settings.n_boot, settings.seed
-    by_study = {key: found.studies for key, found in judged.items()}
-    yield "thresholds", tables.thresholds(judged)
+    by_study = {key: found.studies for key, found in evaluated.items()}
+    yield "thresholds", tables.thresholds(evaluated)
     metrics = tables.study_level(by_study, *resampling)
     yield "study_metrics", metrics
     yield "optimism", tables.optimism(metrics)
@@ -137,7 +137,7 @@ def _tables(
     reported = {name: t[t["part"] == settings.report_on] for name, t in slices.items()}
     yield "paired", tables.paired(by_study, reported, *resampling)
     yield "slice_metrics", tables.slice_level(reported, *resampling)
-    yield from tables.calibrations(slices, reported, plans, *resampling).items()
+    yield from tables.calibrations(slices, reported, assignments, *resampling).items()
     positive = next(iter(reported.values())).groupby(STUDY)[SLICE_LABEL].sum()
     yield "subgroups", tables.subgroups(by_study, positive, studies)
     yield "verdicts", tables.verdicts(by_study)
@@ -146,7 +146,7 @@ def _tables(
 def write_inputs(
     folder: Path, predictions: pd.DataFrame, studies: pd.DataFrame, settings: EvaluationSettings
 ) -> None:
-    """Write what `evaluate` was given, so that `read_inputs` gives the same again."""
+    """Write the arguments of `evaluate` for `read_inputs`."""
     folder = Path(folder)
     write_table(folder / "predictions.parquet", predictions[list(LONG)])
     write_table(folder / "studies.parquet", studies)
@@ -154,10 +154,10 @@ def write_inputs(
 
 
 def read_inputs(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, EvaluationSettings]:
-    """What `evaluate` was given, out of the folder of an evaluation.
+    """The arguments of `evaluate` from the folder of an evaluation.
 
     Raises:
-        UserError: a file missing, unreadable, or of another version.
+        UserError: a file is missing, unreadable, or of another version.
     """
     folder = Path(folder)
     predictions = read_table(folder / "predictions.parquet", LONG)

@@ -1,4 +1,4 @@
-"""The nine exam labels that study heads predict: P(PE), and AUROC by label."""
+"""The nine exam labels that study heads predict: P(PE), and the AUROC of each label."""
 
 import numpy as np
 import pandas as pd
@@ -11,10 +11,10 @@ NO_PE = ("negative_exam_for_pe", "indeterminate")
 
 
 def pe_probability(exams: pd.DataFrame) -> pd.Series:
-    """P(PE) of each study: that it is neither negative nor indeterminate.
+    """P(PE) of each study: the probability that it is neither negative nor indeterminate.
 
-    The two labels exclude each other, but a head gives them as two separate probabilities: their
-    product keeps the result in [0, 1], and studies that are surely negative apart.
+    The two labels exclude each other, but a head predicts them as two separate probabilities, whose
+    sum can exceed 1. P(PE) is therefore the product of 1 - p of both, which stays in [0,1].
 
     Args:
         exams: StudyInstanceUID and at least the labels of `NO_PE`.
@@ -24,7 +24,7 @@ def pe_probability(exams: pd.DataFrame) -> pd.Series:
     """
     missing = [name for name in NO_PE if name not in exams]
     if missing:
-        raise UserError(f"P(PE) needs the exam labels {', '.join(missing)}")
+        raise UserError(f"P(PE) needs the exam labels {', '.join(missing)}: predict them too")
     neither = (1 - exams[list(NO_PE)]).prod(axis=1)
     return pd.Series(neither.to_numpy(), pd.Index(exams["StudyInstanceUID"]), name="pe")
 
@@ -32,18 +32,18 @@ def pe_probability(exams: pd.DataFrame) -> pd.Series:
 def exam_metrics(
     truth: pd.DataFrame, exams: pd.DataFrame, n_boot: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
-    """AUROC of each exam label, with its 95 % interval over resampled studies.
+    """AUROC of each exam label, with its 95 % bootstrap interval over studies.
 
     Args:
-        truth: StudyInstanceUID and the labels, 0 or 1, of at least the studies of `exams`.
-        exams: of `predict_head`.
+        truth: StudyInstanceUID and the labels, 0 or 1; at least the studies of `exams`.
+        exams: StudyInstanceUID and the probability of each label, from `predict_head`.
 
     Returns:
-        A row a label: positives (studies that have it), value, low, high, note. A label that
-        none or all of the studies have is NaN, and the note says so.
+        One row per label: positives (studies that have it), value, low, high, note. A label that
+        no study or every study has is NaN, and the note says so.
 
     Raises:
-        UserError: a study without a truth, or a label that is not 0 or 1.
+        UserError: a study without labels, or a label that is not 0 or 1.
     """
     labels = [name for name in exams if name != "StudyInstanceUID"]
     known = truth.set_index("StudyInstanceUID")

@@ -1,15 +1,14 @@
 """Study and slice metrics, each with a 95 % interval.
 
-Proportions have Wilson's interval; the rest are resampled over studies. A metric that is undefined
-on these studies is NaN with the reason beside it in the column `note`; inputs that cannot be judged
-at all raise.
+Proportions have Wilson's interval, all other metrics a bootstrap interval over studies. A metric
+that is undefined on these studies is NaN, with the reason in the column `note`. Input that cannot
+be evaluated raises an error.
 """
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
-from pekit.common.errors import UserError
 from pekit.dataset.schema import SLICE_LABEL
 from pekit.evaluation.bootstrap import (
     Value,
@@ -18,10 +17,11 @@ from pekit.evaluation.bootstrap import (
     resampled_f1,
     resampled_ranking,
 )
-from pekit.evaluation.checks import Vector, aligned, binary, both_classes, in_unit_interval
+from pekit.evaluation.checks import Vector, both_classes, checked, require_columns
+from pekit.evaluation.predictions import STUDY
 
 COLUMNS = ("value", "low", "high", "note")
-# Of studies, in the order of tables I to IV; the paper has no AUROC.
+# Study metrics in the order of tables I to IV; the paper has no AUROC.
 SUMMARY = ("sensitivity", "specificity", "PPV", "NPV", "F1", "AUROC")
 Q_WEIGHTED = "q-weighted AUROC"
 
@@ -31,13 +31,12 @@ def confusion(truth: Vector, verdict: Vector) -> np.ndarray:
 
     Args:
         truth: whether each study has PE, 0 or 1.
-        verdict: whether each study is called positive, 0 or 1.
+        verdict: verdict of each study, 0 or 1.
 
     Raises:
         UserError: different lengths or order, values other than 0 and 1, or no studies.
     """
-    truth, verdict = aligned(truth=truth, verdict=verdict)
-    return confusion_matrix(binary(truth, "truth"), binary(verdict, "verdict"), labels=[0, 1])
+    return confusion_matrix(*checked(truth=truth, verdict=verdict), labels=[0, 1])
 
 
 def study_metrics(
@@ -52,52 +51,51 @@ def study_metrics(
     Args:
         truth: whether each study has PE, 0 or 1.
         verdict: the vote's verdict of each study, 0 or 1.
-        score: study score in [0,1] for AUROC and AP, which are left out without it. Series are
-            taken by position and must share their index.
-        n_boot: resamples of the studies, for F1, AUROC and AP.
-        seed: of the resampling.
+        score: study score in [0,1], for AUROC and AP; without it they are left out. Series must
+            share their index.
+        n_boot: bootstrap resamples of the studies, for F1, AUROC and AP.
+        seed: random seed of the resampling.
 
     Returns:
         Rows sensitivity, specificity, PPV, NPV, F1, AUROC, AP; columns value, low, high, note.
-        A ratio of 0/0 (PPV when no study is called positive) is NaN and its note says why.
+        A ratio of 0/0 (PPV where no verdict is positive) is NaN, and its note says why.
 
     Raises:
         UserError: one class only, different lengths or order, NaN, or values out of range.
     """
     given = {"truth": truth, "verdict": verdict} | ({} if score is None else {"score": score})
-    truth, verdict, *scores = aligned(**given)
-    truth, verdict = both_classes(binary(truth, "truth")), binary(verdict, "verdict")
+    truth, verdict, *scores = checked(**given)
+    both_classes(truth)
     (tn, fp), (fn, tp) = confusion_matrix(truth, verdict, labels=[0, 1])
     resampled = resampled_f1(truth, verdict, n_boot, seed)
     rows = {
         "sensitivity": proportion(tp, tp + fn, "no study has PE"),
         "specificity": proportion(tn, tn + fp, "every study has PE"),
-        "PPV": proportion(tp, tp + fp, "no study is called positive"),
-        "NPV": proportion(tn, tn + fn, "every study is called positive"),
+        "PPV": proportion(tp, tp + fp, "no verdict is positive"),
+        "NPV": proportion(tn, tn + fn, "every verdict is positive"),
         "F1": percentiles(2 * tp / (2 * tp + fp + fn), resampled[~np.isnan(resampled)]),
     }
-    table = metric_rows(rows)
     if scores:
-        table = pd.concat([table, ranking_metrics(truth, scores[0], n_boot=n_boot, seed=seed)])
-    return table.rename_axis("metric")
+        rows |= _ranking(truth, scores[0], np.arange(len(truth)), n_boot, seed)
+    return metric_rows(rows)
 
 
 def slice_metrics(
     predictions: pd.DataFrame, hop: str, n_boot: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
-    """Slice-level AUROC, AP and q-weighted AUROC of a hop, studies resampled for the intervals.
+    """Slice AUROC, AP and q-weighted AUROC of a hop, with bootstrap intervals over studies.
 
-    The q-weighted AUROC weighs the images as the competition's log loss does: each image of exam i
-    by q_i = m_i / n_i, the share of its images that show PE; a pair of a positive image of exam i
-    and a negative one of exam j by q_i q_j. Images of exams without PE have q = 0 and weigh
-    nothing, as in the official metric: it says how well the images of exams with PE are told
-    apart, not whether an exam has PE. It is scikit-learn's roc_auc_score with q as sample_weight,
-    which is what the 6th place's "q-weighted image AUC" (0.966) can mean; their write-up does not
+    The q-weighted AUROC weights the slices as the competition's log loss does: each slice of study
+    i by q_i = m_i / n_i, the share of its slices that show PE; a pair of a positive slice of study
+    i and a negative one of study j by q_i q_j. Slices of studies without PE have q = 0 and do not
+    count, as in the official metric: it measures how well slices are separated within studies with
+    PE, not whether a study has PE. It is scikit-learn's roc_auc_score with q as sample_weight.
+    The 6th place's "q-weighted image AUC" (0.966) probably is the same; their write-up does not
     define it.
 
     Args:
-        predictions: a row a slice: StudyInstanceUID, pe_present_on_image and a column each hop.
-        hop: the column to judge, such as "hop2".
+        predictions: one row per slice: StudyInstanceUID, pe_present_on_image, one column per hop.
+        hop: the column to evaluate, such as "hop2".
 
     Returns:
         Rows AUROC, AP, q-weighted AUROC; columns value, low, high, note.
@@ -105,13 +103,13 @@ def slice_metrics(
     Raises:
         UserError: a missing column, unlabelled slices, one class only, or bad probabilities.
     """
-    missing = [c for c in ("StudyInstanceUID", SLICE_LABEL, hop) if c not in predictions]
-    if missing:
-        raise UserError(f"the predictions lack {', '.join(missing)}: they have {list(predictions)}")
-    columns = predictions[SLICE_LABEL], predictions[hop], predictions.StudyInstanceUID
-    table = ranking_metrics(*columns, n_boot, seed)
-    weighted = metric_rows({Q_WEIGHTED: _q_weighted_auroc(*columns, n_boot, seed)})
-    return pd.concat([table, weighted]).rename_axis("metric")
+    require_columns(predictions, (STUDY, SLICE_LABEL, hop))
+    label, prob, study = (predictions[name] for name in (SLICE_LABEL, hop, STUDY))
+    truth, score, cluster = checked(truth=label, score=prob, study=study)
+    both_classes(truth)
+    q = label.groupby(study).transform("mean").to_numpy()
+    rows = _ranking(truth, score, cluster, n_boot, seed)
+    return metric_rows(rows | {Q_WEIGHTED: _weighted_auroc(truth, score, cluster, q, n_boot, seed)})
 
 
 def ranking_metrics(
@@ -121,14 +119,14 @@ def ranking_metrics(
     n_boot: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """AUROC and average precision (AP), with 95 % intervals from resampled studies.
+    """AUROC and average precision (AP), with 95 % bootstrap intervals over studies.
 
-    Resamples without both classes are left out, for neither metric is defined on them.
+    Resamples without both classes are left out, because neither metric is defined on them.
 
     Args:
         truth: 0 or 1 for each study or slice.
         score: in [0,1], for each study or slice.
-        study: the study that each row belongs to; each row is its own study without it.
+        study: the study of each row; without it, each row is a study of its own.
 
     Returns:
         Rows AUROC, AP; columns value, low, high, note.
@@ -137,24 +135,21 @@ def ranking_metrics(
         UserError: one class only, different lengths or order, NaN, or values out of range.
     """
     given = {"truth": truth, "score": score} | ({} if study is None else {"study": study})
-    truth, score, *studies = aligned(**given)
-    truth = both_classes(binary(truth, "truth"))
-    score = in_unit_interval(score)
-    cluster = np.unique(studies[0], return_inverse=True)[1] if studies else np.arange(len(truth))
-    auroc, ap = resampled_ranking(truth, score, cluster, n_boot, seed)
-    rows = {
-        "AUROC": percentiles(roc_auc_score(truth, score), auroc),
-        "AP": percentiles(average_precision_score(truth, score), ap),
-    }
-    return metric_rows(rows)
+    truth, score, *clusters = checked(**given)
+    both_classes(truth)
+    cluster = clusters[0] if clusters else np.arange(len(truth))
+    return metric_rows(_ranking(truth, score, cluster, n_boot, seed))
 
 
 def summary(metrics: pd.DataFrame, key: list[str]) -> pd.DataFrame:
-    """A table for people: a row a key, in the given order, "0.929 [0.886, 0.957]" a metric.
+    """A table to read: one row per key in the given order, one column per metric, as text.
 
     Args:
-        metrics: long: the key's columns, metric, value, low, high.
-        key: columns that name a row.
+        metrics: long table: the key's columns, metric, value, low, high.
+        key: the columns that identify a row.
+
+    Returns:
+        The key's columns and `SUMMARY`, such as "0.929 [0.886, 0.957]".
     """
     text = metrics.assign(text=with_intervals(metrics))
     rows = text[key].drop_duplicates()
@@ -164,7 +159,7 @@ def summary(metrics: pd.DataFrame, key: list[str]) -> pd.DataFrame:
 
 
 def with_intervals(metrics: pd.DataFrame, digits: int = 3) -> list[str]:
-    """ "0.929 [0.886, 0.957]" for each row: value, low, high; "undefined" where there is none."""
+    """Value, low and high of each row as "0.929 [0.886, 0.957]"; "undefined" for NaN."""
     return [
         f"{r.value:.{digits}f} [{r.low:.{digits}f}, {r.high:.{digits}f}]"
         if pd.notna(r.value)
@@ -174,20 +169,26 @@ def with_intervals(metrics: pd.DataFrame, digits: int = 3) -> list[str]:
 
 
 def metric_rows(rows: dict[str, Value]) -> pd.DataFrame:
-    """Values by metric as a table of columns value, low, high, note."""
+    """Values by metric as a table with the columns value, low, high, note."""
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS))
     return table.rename_axis("metric")
 
 
-def _q_weighted_auroc(
-    label: pd.Series, prob: pd.Series, study: pd.Series, n_boot: int, seed: int
+def _ranking(
+    truth: np.ndarray, score: np.ndarray, cluster: np.ndarray, n_boot: int, seed: int
+) -> dict[str, Value]:
+    auroc, ap = resampled_ranking(truth, score, cluster, n_boot, seed)
+    return {
+        "AUROC": percentiles(roc_auc_score(truth, score), auroc),
+        "AP": percentiles(average_precision_score(truth, score), ap),
+    }
+
+
+def _weighted_auroc(
+    truth: np.ndarray, score: np.ndarray, cluster: np.ndarray, q: np.ndarray, n_boot: int, seed: int
 ) -> Value:
-    """As `slice_metrics` defines it, of vectors that `ranking_metrics` has checked."""
-    q = label.groupby(study).transform("mean").to_numpy()
-    truth, score = label.to_numpy().astype(bool), prob.to_numpy(np.float64)
     if not ((q > 0) & ~truth).any():
         reason = "undefined: every slice of every study with PE shows it"
         return np.nan, np.nan, np.nan, reason
-    cluster = np.unique(study, return_inverse=True)[1]
     resampled, _ = resampled_ranking(truth, score, cluster, n_boot, seed, weight=q)
     return percentiles(roc_auc_score(truth, score, sample_weight=q), resampled)

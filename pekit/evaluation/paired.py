@@ -1,8 +1,8 @@
 """Two models on the same studies: is the difference more than chance?
 
-McNemar's exact test compares verdicts, DeLong's test AUROCs of studies; F1 and slices, which have
-no such test, get an interval from studies resampled for both models together. Differences are
-b - a: positive where b is better.
+McNemar's exact test compares verdicts, DeLong's test compares study AUROCs. F1 and slice metrics
+have no such test: they get a bootstrap interval over studies, resampled for both models together.
+Differences are b - a: positive where b is better.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from scipy.stats import norm, rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from pekit.evaluation.bootstrap import CONFIDENCE, percentiles, resampled_f1, resampled_ranking
-from pekit.evaluation.checks import Vector, aligned, binary, both_classes, in_unit_interval
+from pekit.evaluation.checks import Vector, both_classes, checked
 
-NO_TEST = "no test: the interval says it"
+NO_TEST = "no test: see the interval"
 _Z = norm.ppf((1 + CONFIDENCE) / 2)
 
 
@@ -24,10 +24,10 @@ class Difference:
     """Model b against model a on the same studies.
 
     Args:
-        difference: of the measure, b - a.
-        low, high: its 95 % interval.
+        difference: measure of b - measure of a.
+        low, high: 95 % interval of the difference.
         p: two-sided p value; NaN where there is no test.
-        note: why something is NaN or says little; empty otherwise.
+        note: why a value is NaN or of little use; empty otherwise.
     """
 
     difference: float
@@ -38,9 +38,9 @@ class Difference:
 
 
 def mcnemar(truth: Vector, verdict_a: Vector, verdict_b: Vector) -> Difference:
-    """McNemar's exact test of the share of studies judged rightly.
+    """McNemar's exact test of the share of studies with the right verdict.
 
-    On the studies with PE alone it compares sensitivities, on those without specificities. The
+    On the studies with PE only, it compares sensitivities; on those without PE, specificities. The
     interval is Agresti and Min's (half a study added to each cell of the table).
 
     Args:
@@ -51,44 +51,43 @@ def mcnemar(truth: Vector, verdict_a: Vector, verdict_b: Vector) -> Difference:
     """
     from statsmodels.stats.contingency_tables import mcnemar as exact_test
 
-    vectors = aligned(truth=truth, verdict_a=verdict_a, verdict_b=verdict_b)
-    truth, a, b = map(binary, vectors, ("truth", "verdict_a", "verdict_b"))
+    truth, a, b = checked(truth=truth, verdict_a=verdict_a, verdict_b=verdict_b)
     n, only_a, only_b = len(truth), int((a == truth)[a != b].sum()), int((b == truth)[a != b].sum())
-    # The diagonal, studies on which both are right or both wrong, plays no part in it.
+    # The test does not use the diagonal: studies on which both are right or both are wrong.
     p = exact_test([[0, only_a], [only_b, 0]], exact=True).pvalue
     middle = (only_b - only_a) / (n + 2)
     half = _Z * np.sqrt(only_a + only_b + 1 - (only_b - only_a) * middle) / (n + 2)
     low, high = max(middle - half, -1.0), min(middle + half, 1.0)
-    note = "" if only_a + only_b else "both models call every study alike"
+    note = "" if only_a + only_b else "both models give every study the same verdict"
     return Difference((only_b - only_a) / n, float(low), float(high), float(p), note)
 
 
 def delong(truth: Vector, score_a: Vector, score_b: Vector) -> Difference:
     """DeLong's test of two AUROCs on the same studies (DeLong et al. 1988).
 
-    By midranks in n log n (Sun and Xu 2014): a study's rank among all, less its rank within its
-    class, counts the studies of the other class below it.
+    Uses midranks, in n log n (Sun and Xu 2014): a study's rank among all studies minus its rank
+    within its class is the number of studies of the other class below it.
 
     Args:
         truth: 0 or 1 for each study.
         score_a, score_b: in [0,1] for each study, in the same order.
 
     Returns:
-        p and the interval are NaN where the variance is 0: the scores rank the studies alike, or
-        both rank them perfectly.
+        p and the interval are NaN where the variance is 0: both scores rank the studies in the
+        same way, or both perfectly.
 
     Raises:
         UserError: one class only, different lengths or order, NaN, or values out of range.
     """
-    truth, *scores = aligned(truth=truth, score_a=score_a, score_b=score_b)
-    truth = both_classes(binary(truth, "truth"))
-    scores = np.stack([in_unit_interval(score) for score in scores])
+    truth, *scores = checked(truth=truth, score_a=score_a, score_b=score_b)
+    both_classes(truth)
+    scores = np.stack(scores)
     m, n = int(truth.sum()), int((~truth).sum())
     whole, positive, negative = (
         rankdata(s, axis=1) for s in (scores, scores[:, truth], scores[:, ~truth])
     )
-    # Of each positive study the share of negatives below it, of each negative that of positives
-    # above it: DeLong's structural components (2, m) and (2, n); ties count half.
+    # DeLong's structural components: for each positive study the share of negatives below it
+    # (2, m), for each negative study the share of positives above it (2, n); ties count half.
     v10 = (whole[:, truth] - positive) / n
     v01 = 1 - (whole[:, ~truth] - negative) / m
     difference = float(v10[1].mean() - v10[0].mean())
@@ -96,7 +95,7 @@ def delong(truth: Vector, score_a: Vector, score_b: Vector) -> Difference:
         np.var(v[1] - v[0], ddof=1) / v.shape[1] if v.shape[1] > 1 else np.nan for v in (v10, v01)
     )
     if np.isnan(variance):
-        return Difference(difference, np.nan, np.nan, np.nan, "undefined: one study of a class")
+        return Difference(difference, np.nan, np.nan, np.nan, "undefined: one study in a class")
     if variance < 1e-18:  # rounding of equal components
         reason = "undefined: no study is ranked differently by the two models"
         return Difference(difference, np.nan, np.nan, np.nan, reason)
@@ -108,13 +107,12 @@ def delong(truth: Vector, score_a: Vector, score_b: Vector) -> Difference:
 def f1_difference(
     truth: Vector, verdict_a: Vector, verdict_b: Vector, n_boot: int = 2000, seed: int = 0
 ) -> Difference:
-    """Difference of two F1 with an interval from studies resampled for both; no p value.
+    """Difference of two F1, with a bootstrap interval over studies; no p value.
 
     Raises:
         UserError: one class only, different lengths or order, or values other than 0 and 1.
     """
-    vectors = aligned(truth=truth, verdict_a=verdict_a, verdict_b=verdict_b)
-    truth, a, b = map(binary, vectors, ("truth", "verdict_a", "verdict_b"))
+    truth, a, b = checked(truth=truth, verdict_a=verdict_a, verdict_b=verdict_b)
     both_classes(truth)
     resampled = resampled_f1(truth, b, n_boot, seed) - resampled_f1(truth, a, n_boot, seed)
     value = _f1(truth, b) - _f1(truth, a)
@@ -125,18 +123,21 @@ def f1_difference(
 def slice_differences(
     label: Vector, prob_a: Vector, prob_b: Vector, study: Vector, n_boot: int = 2000, seed: int = 0
 ) -> dict[str, Difference]:
-    """Differences of slice AUROC and AP, from studies resampled for both models; no p value.
+    """Differences of slice AUROC and AP, with bootstrap intervals over studies; no p value.
 
-    DeLong's test would take the slices of a study for independent.
+    DeLong's test does not apply: it assumes that the slices of a study are independent.
+
+    Args:
+        label, prob_a, prob_b: 0 or 1, and both probabilities in [0,1], of each slice.
+        study: the study of each slice.
 
     Raises:
         UserError: one class only, different lengths or order, NaN, or values out of range.
     """
-    vectors = aligned(label=label, prob_a=prob_a, prob_b=prob_b, study=study)
-    label = both_classes(binary(vectors[0], "label"))
-    cluster = np.unique(vectors[3], return_inverse=True)[1]
+    label, *probs, cluster = checked(truth=label, prob_a=prob_a, prob_b=prob_b, study=study)
+    both_classes(label)
     values, resampled = [], []
-    for prob in map(in_unit_interval, vectors[1:3]):
+    for prob in probs:
         values.append((roc_auc_score(label, prob), average_precision_score(label, prob)))
         resampled.append(resampled_ranking(label, prob, cluster, n_boot, seed))
     found = {}
@@ -147,9 +148,9 @@ def slice_differences(
 
 
 def holm(p: pd.Series) -> pd.Series:
-    """p values of one family by Holm's correction; NaN, which is no test, stays NaN.
+    """Holm's correction of the p values of one family; NaN (no test) stays NaN.
 
-    statsmodels' multipletests gives the same and collects all of the process's garbage each time.
+    statsmodels' multipletests gives the same values, but runs the garbage collector in each call.
     """
     ordered = p.dropna().sort_values()
     steps = ordered * np.arange(len(ordered), 0, -1)

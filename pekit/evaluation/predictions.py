@@ -1,9 +1,9 @@
-"""Predictions checked before they are judged: the right studies, each slice once, probabilities.
+"""Predictions, checked once before they are evaluated: the right studies, each slice once.
 
-The tables that 30_predict writes have a column a hop and all parts; here they become one long
-table, a row a model and slice, of the parts that an evaluation uses. Against the split and the
-store every study and slice must be there, once and with its label: a study that is missing without
-a word would make any metric better or worse.
+30_predict writes one row per slice, one column per hop, and all parts. `long_predictions` makes of
+them one long table, one row per model and slice, with the parts that an evaluation uses. Every
+study of the split and every slice of the store must be in it, once and with its label: a study
+that is silently missing would change every metric.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,16 +15,17 @@ import pandas as pd
 from pekit.common.errors import UserError
 from pekit.common.files import read_json, read_table
 from pekit.dataset.schema import SLICE_LABEL
+from pekit.evaluation.checks import require_columns
 
 STUDY, SLICE = "StudyInstanceUID", "SOPInstanceUID"
 LONG = ("model", STUDY, SLICE, "z", "part", SLICE_LABEL, "prob")
 
 
 def read_predictions(folder: Path, split_hash: str) -> pd.DataFrame:
-    """The table that a 30_predict stage wrote, known to be of the split at hand.
+    """The table that a 30_predict stage wrote, if it was made with this split.
 
     Raises:
-        UserError: no table, or one that was made with another split.
+        UserError: no table, or the table was made with another split.
     """
     folder = Path(folder)
     made_with = read_json(folder / "manifest.json").get("inputs", {}).get("split", "")
@@ -46,29 +47,30 @@ def long_predictions(
     """One table of all models' probabilities, checked against the split and the store.
 
     Args:
-        models: by name, a table of predictions (a row a slice: StudyInstanceUID, SOPInstanceUID,
-            z, part, pe_present_on_image, a column a hop) and the column to take.
+        models: name -> table of predictions and the column to take. The table has one row per
+            slice: StudyInstanceUID, SOPInstanceUID, z, part, pe_present_on_image, one column per
+            hop.
         split: StudyInstanceUID and part of each study.
-        slices: the store's: StudyInstanceUID, SOPInstanceUID, z, pe_present_on_image.
-        parts: of the split, to be used.
+        slices: the store's slices: StudyInstanceUID, SOPInstanceUID, z, pe_present_on_image.
+        parts: the parts of the split to use.
 
     Returns:
-        Columns model, StudyInstanceUID, SOPInstanceUID, z, part, pe_present_on_image, prob, by
-        model in the given order, then study and z.
+        Columns model, StudyInstanceUID, SOPInstanceUID, z, part, pe_present_on_image, prob; models
+        in the given order, each sorted by study and z.
 
     Raises:
-        UserError: as `check_predictions`, the model named; or no models.
+        UserError: no models; or, with the model's name: a missing column, a study or slice that is
+            missing, duplicated, or not in the split or the store, another part, z or label than
+            there, a slice without a label, or a probability that is NaN or outside [0,1].
     """
     parts = list(dict.fromkeys(parts))
     tables = []
     for model, (table, column) in models.items():
-        columns = [STUDY, SLICE, "z", "part", SLICE_LABEL]
-        missing = [name for name in (*columns, column) if name not in table]
-        if missing:
-            raise UserError(f"{model}: the predictions lack {', '.join(missing)}: predict again")
-        used = table.loc[table["part"].isin(parts), [*columns, column]]
-        used = used.rename(columns={column: "prob"}).sort_values([STUDY, "z"])
+        columns = [STUDY, SLICE, "z", "part", SLICE_LABEL, column]
         try:
+            require_columns(table, columns)
+            used = table.loc[table["part"].isin(parts), columns]
+            used = used.rename(columns={column: "prob"}).sort_values([STUDY, "z"])
             _check_rows(used)
             _check_split(used, split, parts)
             _check_slices(used, slices)
@@ -76,28 +78,25 @@ def long_predictions(
             raise UserError(f"{model}: {error}") from None
         tables.append(used.assign(model=model))
     if not tables:
-        raise UserError("no models to judge: give the predictions of at least one")
+        raise UserError("no models to evaluate: give the predictions of at least one")
     return pd.concat(tables, ignore_index=True)[list(LONG)]
 
 
 def check_long(predictions: pd.DataFrame, parts: Iterable[str]) -> None:
-    """Refuse a long table that cannot be judged, whatever store it came from.
+    """Refuse a long table that cannot be evaluated; for tables read without their split and store.
 
     Raises:
-        UserError: a column missing, no rows, a study in two parts or in none of `parts`, a slice
-            twice, a label that is neither 0 nor 1, a probability that is NaN or outside [0,1], a
-            part of one class only, or models of other studies, slices or labels than the first.
+        UserError: a column is missing, there are no rows, a study is in two parts or in none of
+            `parts`, a slice occurs twice, a label is neither 0 nor 1, a probability is NaN or
+            outside [0,1], a part has one class only, or a model has other studies, slices or
+            labels than the first.
     """
-    missing = [name for name in LONG if name != SLICE and name not in predictions]
-    if missing:
-        raise UserError(f"the predictions lack {', '.join(missing)}: they have {list(predictions)}")
-    if predictions.empty:
-        raise UserError("the predictions are empty: predict some studies first")
+    require_columns(predictions, (name for name in LONG if name != SLICE))
     parts = set(parts)
     other = predictions.loc[~predictions["part"].isin(parts)]
     if len(other):
         row = other.iloc[0]
-        raise UserError(f"study {row[STUDY]} is of part {row['part']!r}, used: {sorted(parts)}")
+        raise UserError(f"study {row[STUDY]} is in part {row['part']!r}, used: {sorted(parts)}")
     first = None
     for model, table in predictions.groupby("model", sort=False):
         try:
@@ -121,32 +120,40 @@ def check_long(predictions: pd.DataFrame, parts: Iterable[str]) -> None:
 
 
 def _check_rows(table: pd.DataFrame) -> None:
-    """Of one model: each slice once, in one part, with a label and a probability."""
-    for key in ([STUDY, "z"], [SLICE]):
-        if set(key) <= set(table) and (twice := table.duplicated(key)).any():
-            row = table[twice].iloc[0]
-            raise UserError(
-                f"study {row[STUDY]}: slice z={row['z']} is predicted twice; predict again"
-            )
-    two = table.groupby(STUDY)["part"].nunique()
-    if (two > 1).any():
-        raise UserError(f"study {two.index[two > 1][0]} is in two parts: predict again")
-    bad = table[~table[SLICE_LABEL].isin((0, 1))]
-    if len(bad):
-        raise UserError(
-            f"study {bad.iloc[0][STUDY]} has slices without a label in {SLICE_LABEL}: only "
-            "labelled studies can be judged"
-        )
+    """For one model: each slice once, each study in one part, labels, probabilities."""
+    _check_unique(table)
+    parts = table.groupby(STUDY)["part"].nunique()
+    if (parts > 1).any():
+        raise UserError(f"study {parts.index[parts > 1][0]} is in two parts: predict again")
+    _check_labels(table)
     bad = table[~table["prob"].between(0, 1)]  # NaN is not between
     if len(bad):
         row = bad.iloc[0]
         raise UserError(
-            f"study {row[STUDY]}: slice probability {row['prob']} is not in [0,1]; predict again"
+            f"study {row[STUDY]}: slice probability {row['prob']} is not in [0,1]: predict again"
+        )
+
+
+def _check_unique(table: pd.DataFrame) -> None:
+    for key in ([STUDY, "z"], [SLICE]):
+        if set(key) <= set(table) and (twice := table.duplicated(key)).any():
+            row = table[twice].iloc[0]
+            raise UserError(
+                f"study {row[STUDY]}: slice z={row['z']} is predicted twice: predict again"
+            )
+
+
+def _check_labels(table: pd.DataFrame) -> None:
+    bad = table.loc[~table[SLICE_LABEL].isin((0, 1)), STUDY]
+    if len(bad):
+        raise UserError(
+            f"study {bad.iloc[0]} has slices without a label in {SLICE_LABEL}: only labelled "
+            "studies can be evaluated"
         )
 
 
 def _check_split(table: pd.DataFrame, split: pd.DataFrame, parts: list[str]) -> None:
-    """Of one model: the studies of these parts of the split, all of them, and no others."""
+    """For one model: exactly the studies that the split has in these parts."""
     members = {part: set(split.loc[split["part"] == part, STUDY]) for part in parts}
     given = {part: set(table.loc[table["part"] == part, STUDY]) for part in parts}
     part_of = split.set_index(STUDY)["part"]
@@ -156,9 +163,9 @@ def _check_split(table: pd.DataFrame, split: pd.DataFrame, parts: list[str]) -> 
                 f"the split has no part {part!r}: it has {', '.join(sorted(set(part_of)))}"
             )
         for study in sorted(given[part] - members[part]):
-            where = f"of part {part_of[study]!r}" if study in part_of.index else "not in the split"
+            where = f"in part {part_of[study]!r}" if study in part_of.index else "not in the split"
             raise UserError(
-                f"study {study} is {where}, not of {part!r}: predictions of another run?"
+                f"study {study} is {where}, not in {part!r}: are the predictions of another run?"
             )
     for part in parts:
         if missing := sorted(members[part] - given[part]):
@@ -169,10 +176,10 @@ def _check_split(table: pd.DataFrame, split: pd.DataFrame, parts: list[str]) -> 
 
 
 def _check_slices(table: pd.DataFrame, slices: pd.DataFrame) -> None:
-    """Of one model: exactly the store's slices of these studies, with their z and labels."""
-    theirs = slices.loc[slices[STUDY].isin(table[STUDY]), [STUDY, SLICE, "z", SLICE_LABEL]]
+    """For one model: exactly the store's slices of these studies, with their z and labels."""
+    stored = slices.loc[slices[STUDY].isin(table[STUDY]), [STUDY, SLICE, "z", SLICE_LABEL]]
     both = table.merge(
-        theirs, on=[STUDY, SLICE], how="outer", suffixes=("", "_store"), indicator=True
+        stored, on=[STUDY, SLICE], how="outer", suffixes=("", "_store"), indicator=True
     )
     for side, problem in (
         ("right_only", "has slices without a prediction"),
@@ -185,51 +192,33 @@ def _check_slices(table: pd.DataFrame, slices: pd.DataFrame) -> None:
         rows = both[both[name] != both[f"{name}_store"]]
         if len(rows):
             raise UserError(
-                f"study {rows.iloc[0][STUDY]}: {name} differs from the prepared study's; "
+                f"study {rows.iloc[0][STUDY]}: {name} differs from the prepared study's: "
                 "predict again"
             )
 
 
 def probs_by_study(predictions: pd.DataFrame, hop: str) -> dict[str, np.ndarray]:
-    """Slice probabilities of each study, in z order, out of a predictions table.
+    """Slice probabilities `(Z,)` of each study, in z order.
 
     Args:
-        predictions: a row a slice, with StudyInstanceUID, z and a column for each hop.
+        predictions: one row per slice: StudyInstanceUID, z and one column per hop.
         hop: the column to take, such as "hop2".
 
     Raises:
         UserError: no such column, no rows, or a slice that occurs twice.
     """
-    _require(predictions, ("StudyInstanceUID", "z", hop))
-    if predictions.duplicated(["StudyInstanceUID", "z"]).any():
-        twice = predictions[predictions.duplicated(["StudyInstanceUID", "z"])].iloc[0]
-        raise UserError(
-            f"study {twice.StudyInstanceUID}: slice z={twice.z} is predicted twice; "
-            "predict this study again"
-        )
-    ordered = predictions.sort_values(["StudyInstanceUID", "z"])
-    return {study: group.to_numpy() for study, group in ordered.groupby("StudyInstanceUID")[hop]}
+    require_columns(predictions, (STUDY, "z", hop))
+    _check_unique(predictions)
+    ordered = predictions.sort_values([STUDY, "z"])
+    return {study: group.to_numpy() for study, group in ordered.groupby(STUDY)[hop]}
 
 
 def study_truth(predictions: pd.DataFrame) -> pd.Series:
-    """Whether each study of a predictions table has a positive slice, by StudyInstanceUID.
+    """Whether each study has a slice with PE: bool by StudyInstanceUID.
 
     Raises:
-        UserError: no label column, or a slice without a label.
+        UserError: no label column, no rows, or a slice without a label.
     """
-    _require(predictions, ("StudyInstanceUID", SLICE_LABEL))
-    unknown = predictions.loc[~predictions[SLICE_LABEL].isin((0, 1)), "StudyInstanceUID"]
-    if len(unknown):
-        raise UserError(
-            f"study {unknown.iloc[0]} has slices without a label in {SLICE_LABEL}: "
-            "only labelled studies have a truth"
-        )
-    return predictions.groupby("StudyInstanceUID")[SLICE_LABEL].max().astype(bool)
-
-
-def _require(table: pd.DataFrame, columns: tuple[str, ...]) -> None:
-    missing = [name for name in columns if name not in table]
-    if missing:
-        raise UserError(f"the predictions lack {', '.join(missing)}: they have {list(table)}")
-    if table.empty:
-        raise UserError("the predictions are empty: predict some studies first")
+    require_columns(predictions, (STUDY, SLICE_LABEL))
+    _check_labels(predictions)
+    return predictions.groupby(STUDY)[SLICE_LABEL].max().astype(bool)

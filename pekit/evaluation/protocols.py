@@ -1,15 +1,14 @@
-"""Two protocols for thresholds: the paper's, on the very studies reported, and a held-out one.
+"""Two protocols for choosing thresholds: the paper's and the held-out one.
 
-`paper`: chosen on the studies that are reported, as in the paper (section V-A: "final performance
-are all reported on the validation set", on which equation 2 is maximised). Too good by the
-optimism, which is what `held-out` takes off it.
+`paper`: thresholds are chosen on the studies that are reported, as in the paper (section V-A:
+"final performance are all reported on the validation set", on which equation 2 is maximised). The
+result is too good; the difference to `held-out` is the optimism.
 
-`held-out`: chosen on other studies than those reported. Where the part to choose on is another part
-of the split, that is all; where it is the reported part itself, its studies fall into two halves,
-and each is judged by the thresholds of the other, both directions together.
+`held-out`: thresholds are chosen on other studies than those reported: on another part of the
+split, or, if both parts are the same, on the other half of its studies, in both directions.
 
-A plan says so in studies: what is chosen on which, and judged on which. Thresholds of the vote and
-temperatures of the calibration follow the same plan.
+An `Assignment` lists the studies to choose on and the studies to report on. Thresholds of the vote
+and temperatures of the calibration use the same assignments.
 """
 
 import hashlib
@@ -27,10 +26,10 @@ PROTOCOLS = ("paper", "held-out")
 
 @dataclass(frozen=True)
 class Assignment:
-    """Studies to choose on, and studies to judge by what was chosen.
+    """Studies to choose thresholds on, and studies to report on.
 
     Args:
-        chosen_on, reported_on: both in words, for the tables.
+        chosen_on, reported_on: names of both sets for the tables, such as "test, half 1".
         chosen, reported: their StudyInstanceUIDs.
     """
 
@@ -41,12 +40,13 @@ class Assignment:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One model's verdicts by one protocol.
+class Evaluated:
+    """Verdicts of one model by one protocol.
 
     Args:
-        studies: a row a reported study, by StudyInstanceUID: truth, verdict (bool), score in [0,1].
-        votes: the votes that were chosen, in the order of the plan.
+        studies: one row per reported study, by StudyInstanceUID: truth, verdict (bool), score in
+            [0,1].
+        votes: the chosen vote of each assignment.
     """
 
     studies: pd.DataFrame
@@ -54,16 +54,16 @@ class Judged:
 
 
 def halves(truth: pd.Series, seed: int = 0) -> pd.Series:
-    """Two halves of the studies with as many of each class: 0 or 1 by StudyInstanceUID.
+    """Two halves of the studies, stratified by class: 0 or 1 by StudyInstanceUID.
 
-    The studies of a class are put in the order of the SHA-256 of "seed:UID" and dealt out in turn,
-    so that the halves depend on the studies and the seed alone, not on models or rows.
+    The studies of each class are sorted by the SHA-256 of "seed:UID" and alternate between the
+    halves, which therefore depend on the studies and the seed only.
 
     Raises:
         UserError: fewer than two studies of a class.
     """
     truth = truth.astype(bool)
-    dealt = {}
+    half = {}
     for label, kind in ((True, "with PE"), (False, "without PE")):
         of_class = truth.index[truth == label]
         if len(of_class) < 2:
@@ -72,20 +72,20 @@ def halves(truth: pd.Series, seed: int = 0) -> pd.Series:
                 "choose thresholds on another part"
             )
         ordered = sorted(of_class, key=lambda study: _digest(study, seed))
-        dealt |= {study: i % 2 for i, study in enumerate(ordered)}
-    return pd.Series(dealt, name="half").reindex(truth.index)
+        half |= {study: i % 2 for i, study in enumerate(ordered)}
+    return pd.Series(half, name="half").reindex(truth.index)
 
 
 def assign(
     protocol: str, studies: pd.DataFrame, choose_on: str, report_on: str, seed: int = 0
 ) -> tuple[Assignment, ...]:
-    """Which studies are chosen on and which are judged.
+    """Assign studies to "choose thresholds on" and "report on", by one protocol.
 
     Args:
         protocol: "paper" or "held-out".
         studies: by StudyInstanceUID: part (of the split) and truth (bool).
-        choose_on, report_on: parts.
-        seed: of the halves, where `choose_on` is `report_on`.
+        choose_on, report_on: parts of the split.
+        seed: random seed of the halves, if `choose_on` is `report_on`.
 
     Raises:
         UserError: an unknown protocol, a part without studies, or as `halves`.
@@ -99,35 +99,35 @@ def assign(
                 f"{', '.join(sorted(set(studies['part'])))}"
             )
     reported = studies[studies["part"] == report_on]
-    everyone = tuple(reported.index)
+    every = tuple(reported.index)
     if protocol == "paper":
-        return (Assignment(report_on, report_on, everyone, everyone),)
+        return (Assignment(report_on, report_on, every, every),)
     if choose_on != report_on:
         chosen = tuple(studies.index[studies["part"] == choose_on])
-        return (Assignment(choose_on, report_on, chosen, everyone),)
+        return (Assignment(choose_on, report_on, chosen, every),)
     half = halves(reported["truth"], seed)
     first, second = (tuple(reported.index[half == k]) for k in (0, 1))
     names = [f"{report_on}, half {k}" for k in (1, 2)]
     return (Assignment(*names, first, second), Assignment(*reversed(names), second, first))
 
 
-def judge(
+def apply_protocol(
     probs: Mapping[str, np.ndarray],
     truth: pd.Series,
     assignments: tuple[Assignment, ...],
     criterion: str = "f1",
     at: float | None = None,
-) -> Judged:
-    """Choose a vote for each assignment and judge its reported studies by it.
+) -> Evaluated:
+    """Choose a vote for each assignment, and apply it to the studies to report on.
 
-    A study's score is its mu-th largest probability. Where the plan has several votes, scores of
-    different mu and delta come together, so each is first brought to one scale on which every
-    delta is 0.5; that keeps their order within an assignment, and the verdict is score > 0.5.
+    A study's score is its mu-th largest probability. With two assignments, scores of different mu
+    and delta are pooled, so each is first rescaled to delta = 0.5. That keeps the order within an
+    assignment, and the verdict is score > 0.5.
 
     Args:
         probs: slice probabilities `(Z,)` of each study.
         truth: whether each study has PE, by StudyInstanceUID.
-        assignments: of `plan`.
+        assignments: from `assign`.
         criterion, at: as in `pekit.voting.best_vote`.
 
     Raises:
@@ -148,11 +148,11 @@ def judge(
         tables.append(pd.DataFrame({**table, "score": score}))
         votes.append((assignment, vote))
     studies = pd.concat(tables).sort_index().rename_axis("StudyInstanceUID")
-    return Judged(studies, tuple(votes))
+    return Evaluated(studies, tuple(votes))
 
 
 def _delta_at_half(score: pd.Series, delta: float) -> pd.Series:
-    """Scores in [0,1] stretched so that delta comes to lie at 0.5, their order kept."""
+    """Scores in [0,1], rescaled so that delta becomes 0.5; their order stays."""
     below = score / (2 * delta) if delta > 0 else score * 0 + 0.5
     above = 1 - (1 - score) / (2 * (1 - delta)) if delta < 1 else score * 0 + 0.5
     return below.where(score <= delta, above)

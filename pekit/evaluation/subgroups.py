@@ -1,8 +1,8 @@
 """Sensitivity and specificity by kind of study: clot burden, location, heart strain, image quality.
 
-Sensitivity of the studies with PE by how much clot they have and where, by RV/LV ratio and age of
-the clot; sensitivity and specificity by the quality flags of the RSNA labels. A subgroup is small
-more often than not: each row has its number of studies and Wilson's interval.
+Studies with PE are grouped by number of slices with PE, location, RV/LV ratio and age of the clot
+(sensitivity only); all studies by the quality flags of the RSNA labels. Subgroups are often small:
+each row has its number of studies and Wilson's interval.
 """
 
 import pandas as pd
@@ -12,7 +12,7 @@ from pekit.evaluation.bootstrap import proportion
 from pekit.evaluation.metrics import COLUMNS
 
 BURDEN = "slices with PE"
-# Subgroup: levels by label of the exam. A study may be in several levels of a location.
+# subgroup -> level -> exam label. A study may have several locations.
 _OF_PE = {
     "location": {"central": "central_pe", "left": "leftsided_pe", "right": "rightsided_pe"},
     "RV/LV ratio": {">= 1": "rv_lv_ratio_gte_1", "< 1": "rv_lv_ratio_lt_1"},
@@ -31,17 +31,18 @@ LABELS = tuple(name for levels in (*_OF_PE.values(), _QUALITY) for name in level
 def burden_terciles(positive_slices: pd.Series) -> pd.Series:
     """Thirds of the studies with PE by their number of positive slices, in words: "1 to 7".
 
-    Equal numbers stay together, so that thirds may differ in size, or be fewer than three.
+    Studies with the same number stay together, so thirds may differ in size, or be fewer than
+    three.
 
     Args:
-        positive_slices: of each study with PE, at least 1.
+        positive_slices: number of slices with PE of each study, at least 1.
 
     Raises:
         UserError: a study without a positive slice.
     """
     if (positive_slices < 1).any():
         study = positive_slices.index[positive_slices < 1][0]
-        raise UserError(f"study {study} has no positive slice: clot burden is of studies with PE")
+        raise UserError(f"study {study} has no positive slice: clot burden needs studies with PE")
     below = positive_slices.rank(method="min") - 1
     third = 3 * below // len(below)
     ends = positive_slices.groupby(third).agg(["min", "max"])
@@ -53,30 +54,30 @@ def burden_terciles(positive_slices: pd.Series) -> pd.Series:
 
 
 def subgroup_metrics(
-    judged: pd.DataFrame, positive_slices: pd.Series, labels: pd.DataFrame
+    evaluated: pd.DataFrame, positive_slices: pd.Series, labels: pd.DataFrame
 ) -> pd.DataFrame:
-    """Sensitivity, and specificity where it applies, of each subgroup of the studies.
+    """Sensitivity, and specificity where it applies, of each subgroup of studies.
 
     Args:
-        judged: by StudyInstanceUID: truth and verdict, bool (`Judged.studies`).
+        evaluated: by StudyInstanceUID: truth and verdict, bool (`Evaluated.studies`).
         positive_slices: number of slices with PE of each of these studies.
-        labels: a row a study: StudyInstanceUID and the exam labels of train.csv; without rows only
-            all studies and clot burden are reported.
+        labels: one row per study: StudyInstanceUID and the exam labels of train.csv; without rows,
+            only all studies and clot burden are reported.
 
     Returns:
         Columns subgroup, level, measure, hits, n, value, low, high, note; a level without studies
         is NaN with its note.
 
     Raises:
-        UserError: a label column or a study missing, twice, or without its labels.
+        UserError: a label column is missing, or a study is missing, duplicated, or without labels.
     """
-    rows = [*_both(judged, "all studies", "")]
-    pe = judged[judged["truth"]]
+    rows = [*_both(evaluated, "all studies", "")]
+    pe = evaluated[evaluated["truth"]]
     burden = burden_terciles(positive_slices.loc[pe.index])
     for level in burden.loc[positive_slices.loc[pe.index].sort_values().index].unique():
         rows.append(_sensitivity(pe[burden == level], BURDEN, level))
     if len(labels):
-        exams = _exam_labels(labels, judged.index)
+        exams = _exam_labels(labels, evaluated.index)
         for subgroup, levels in _OF_PE.items():
             for level, name in levels.items():
                 rows.append(_sensitivity(pe[exams.loc[pe.index, name]], subgroup, level))
@@ -84,26 +85,26 @@ def subgroup_metrics(
                 acute = ~exams.loc[pe.index, list(_ACUTE)].any(axis=1)
                 rows.append(_sensitivity(pe[acute], subgroup, "acute"))
         for level, name in _QUALITY.items():
-            rows += _both(judged[exams[name]], "image quality", level)
+            rows += _both(evaluated[exams[name]], "image quality", level)
         clean = ~exams[list(_QUALITY.values())].any(axis=1)
-        rows += _both(judged[clean], "image quality", "none of these")
+        rows += _both(evaluated[clean], "image quality", "none of these")
     columns = ["subgroup", "level", "measure", "hits", "n", *COLUMNS]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _both(judged: pd.DataFrame, subgroup: str, level: str) -> list[tuple]:
-    without = judged[~judged["truth"]]
-    spared = int((~without["verdict"]).sum())
-    value = proportion(spared, len(without), "no study without PE is of this kind")
+def _both(evaluated: pd.DataFrame, subgroup: str, level: str) -> list[tuple]:
+    without = evaluated[~evaluated["truth"]]
+    right = int((~without["verdict"]).sum())
+    value = proportion(right, len(without), "no study without PE in this subgroup")
     return [
-        _sensitivity(judged[judged["truth"]], subgroup, level),
-        (subgroup, level, "specificity", spared, len(without), *value),
+        _sensitivity(evaluated[evaluated["truth"]], subgroup, level),
+        (subgroup, level, "specificity", right, len(without), *value),
     ]
 
 
 def _sensitivity(with_pe: pd.DataFrame, subgroup: str, level: str) -> tuple:
     found = int(with_pe["verdict"].sum())
-    value = proportion(found, len(with_pe), "no study with PE is of this kind")
+    value = proportion(found, len(with_pe), "no study with PE in this subgroup")
     return (subgroup, level, "sensitivity", found, len(with_pe), *value)
 
 
@@ -117,7 +118,7 @@ def _exam_labels(labels: pd.DataFrame, studies: pd.Index) -> pd.DataFrame:
         raise UserError(f"study {twice} has two rows of exam labels: prepare the studies again")
     exams = labels.set_index("StudyInstanceUID")[list(LABELS)]
     if unknown := sorted(set(studies) - set(exams.index)):
-        raise UserError(f"study {unknown[0]} has no exam labels: it is of another preparation")
+        raise UserError(f"study {unknown[0]} has no exam labels: prepare the studies again")
     exams = exams.loc[studies]
     bad = ~exams.isin((0, 1)).all(axis=1)
     if bad.any():

@@ -1,6 +1,6 @@
-"""The tables of an evaluation, one function each: long, with the protocol and the model in front.
+"""The tables of an evaluation, one function each: long tables that start with protocol and model.
 
-`judged` maps (protocol, model) to a row a study: truth, verdict, score (protocols.py).
+`evaluated` maps (protocol, model) to a table with one row per study: truth, verdict, score.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,16 +25,16 @@ from pekit.evaluation.paired import (
     slice_differences,
 )
 from pekit.evaluation.predictions import STUDY
-from pekit.evaluation.protocols import Assignment, Judged
+from pekit.evaluation.protocols import Assignment, Evaluated
 from pekit.evaluation.subgroups import subgroup_metrics
 
 KEYS = ["protocol", "model"]
-BOTH = "both"  # nothing is chosen: the protocols are the same
+BOTH = "both"  # nothing is chosen, so both protocols give the same
 ByStudy = Mapping[tuple[str, str], pd.DataFrame]
 
 
-def thresholds(judged: Mapping[tuple[str, str], Judged]) -> pd.DataFrame:
-    """The votes: chosen_on, reported_on, studies of each, mu (slices), delta."""
+def thresholds(evaluated: Mapping[tuple[str, str], Evaluated]) -> pd.DataFrame:
+    """The chosen votes: chosen_on, reported_on, number of studies of each, mu (slices), delta."""
     rows = [
         {
             "protocol": protocol,
@@ -46,24 +46,24 @@ def thresholds(judged: Mapping[tuple[str, str], Judged]) -> pd.DataFrame:
             "mu": vote.mu,
             "delta": vote.delta,
         }
-        for (protocol, model), found in judged.items()
+        for (protocol, model), found in evaluated.items()
         for assignment, vote in found.votes
     ]
     return pd.DataFrame(rows)
 
 
-def study_level(judged: ByStudy, n_boot: int, seed: int) -> pd.DataFrame:
-    """Columns metric, value, low, high, note: see `pekit.evaluation.metrics.study_metrics`."""
+def study_level(evaluated: ByStudy, n_boot: int, seed: int) -> pd.DataFrame:
+    """Columns metric, value, low, high, note, from `pekit.evaluation.metrics.study_metrics`."""
     return _stacked(
         {
             key: study_metrics(t["truth"], t["verdict"], t["score"], n_boot, seed)
-            for key, t in judged.items()
+            for key, t in evaluated.items()
         }
     )
 
 
 def optimism(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Of each metric the paper's value, the held-out one, and how much the former is too good."""
+    """Value of each metric by both protocols, and the optimism: paper minus held-out."""
     wide = metrics.pivot(index=["model", "metric"], columns="protocol", values="value")
     order = metrics[["model", "metric"]].drop_duplicates()
     wide = wide.loc[list(order.itertuples(index=False, name=None)), ["paper", "held-out"]]
@@ -72,27 +72,27 @@ def optimism(metrics: pd.DataFrame) -> pd.DataFrame:
     return wide.rename_axis(columns=None).reset_index()
 
 
-def confusions(judged: ByStudy) -> pd.DataFrame:
+def confusions(evaluated: ByStudy) -> pd.DataFrame:
     """Counts of studies: TN, FP, FN, TP."""
     rows = []
-    for (protocol, model), table in judged.items():
+    for (protocol, model), table in evaluated.items():
         (tn, fp), (fn, tp) = confusion(table["truth"], table["verdict"]).tolist()
         rows.append((protocol, model, tn, fp, fn, tp))
     return pd.DataFrame(rows, columns=[*KEYS, "TN", "FP", "FN", "TP"])
 
 
 def paired(
-    judged: ByStudy, reported: Mapping[str, pd.DataFrame], n_boot: int, seed: int
+    evaluated: ByStudy, reported: Mapping[str, pd.DataFrame], n_boot: int, seed: int
 ) -> pd.DataFrame:
-    """Each model against the first one on the same studies.
+    """Each model compared with the first one on the same studies; no rows for a single model.
 
     Columns against, measure, test, difference (model - against), low, high, p, p_holm (Holm's
-    correction over the models of a protocol and measure), note. No rows for a single model.
+    correction over the models, for each protocol and measure), note.
     """
     rows, first = [], next(iter(reported))
-    for (protocol, model), table in judged.items():
+    for (protocol, model), table in evaluated.items():
         if model != first:
-            found = _differences(judged[protocol, first], table, n_boot, seed)
+            found = _differences(evaluated[protocol, first], table, n_boot, seed)
             rows += [(protocol, model, *difference) for difference in found]
     for model in list(reported)[1:]:
         found = _slice_differences(reported[first], reported[model], n_boot, seed)
@@ -110,7 +110,7 @@ def paired(
 
 
 def slice_level(reported: Mapping[str, pd.DataFrame], n_boot: int, seed: int) -> pd.DataFrame:
-    """Columns metric, value, low, high, note: see `pekit.evaluation.metrics.slice_metrics`."""
+    """Columns metric, value, low, high, note, from `pekit.evaluation.metrics.slice_metrics`."""
     return _stacked(
         {(BOTH, model): slice_metrics(t, "prob", n_boot, seed) for model, t in reported.items()}
     )
@@ -119,29 +119,29 @@ def slice_level(reported: Mapping[str, pd.DataFrame], n_boot: int, seed: int) ->
 def calibrations(
     slices: Mapping[str, pd.DataFrame],
     reported: Mapping[str, pd.DataFrame],
-    plans: Mapping[str, tuple[Assignment, ...]],
+    assignments: Mapping[str, tuple[Assignment, ...]],
     n_boot: int,
     seed: int,
 ) -> dict[str, pd.DataFrame]:
     """Tables temperatures, calibration (Brier, ECE, NLL) and reliability (the curve).
 
-    `forecast` is "raw", the network's probabilities, or "scaled" by the temperature that each
-    protocol fits on the studies it chooses on.
+    `forecast` is "raw" (the network's probabilities) or "scaled" by the temperature, which each
+    protocol fits on its studies to choose on.
     """
     fitted, scores, curves = [], {}, {}
     for model, table in slices.items():
         forecasts = {(BOTH, "raw"): reported[model]}
-        for protocol, assignments in plans.items():
+        for protocol, of_protocol in assignments.items():
             pieces = []
-            for assignment in assignments:
-                chosen, judged = (
+            for assignment in of_protocol:
+                chosen, rest = (
                     table[table[STUDY].isin(names)]
                     for names in (assignment.chosen, assignment.reported)
                 )
                 t = fit_temperature(chosen[SLICE_LABEL], chosen["prob"])
                 on = assignment.chosen_on, assignment.reported_on
                 fitted.append((protocol, model, *on, t.value, t.note))
-                pieces.append(judged.assign(prob=apply_temperature(judged["prob"], t.value)))
+                pieces.append(rest.assign(prob=apply_temperature(rest["prob"], t.value)))
             forecasts[protocol, "scaled"] = pd.concat(pieces)
         for (protocol, forecast), t in forecasts.items():
             columns = t[SLICE_LABEL], t["prob"], t[STUDY]
@@ -157,15 +157,15 @@ def calibrations(
     }
 
 
-def subgroups(judged: ByStudy, positive_slices: pd.Series, labels: pd.DataFrame) -> pd.DataFrame:
-    """Columns as `pekit.evaluation.subgroups.subgroup_metrics`."""
-    found = {key: subgroup_metrics(t, positive_slices, labels) for key, t in judged.items()}
+def subgroups(evaluated: ByStudy, positive_slices: pd.Series, labels: pd.DataFrame) -> pd.DataFrame:
+    """Columns of `pekit.evaluation.subgroups.subgroup_metrics`."""
+    found = {key: subgroup_metrics(t, positive_slices, labels) for key, t in evaluated.items()}
     return pd.concat(found, names=KEYS).droplevel(-1).reset_index()
 
 
-def verdicts(judged: ByStudy) -> pd.DataFrame:
-    """A row a study: StudyInstanceUID, truth, verdict (0 or 1), score."""
-    table = pd.concat(judged, names=KEYS).reset_index()
+def verdicts(evaluated: ByStudy) -> pd.DataFrame:
+    """One row per study: StudyInstanceUID, truth, verdict (0 or 1), score."""
+    table = pd.concat(evaluated, names=KEYS).reset_index()
     return table.astype({"truth": int, "verdict": int})
 
 
@@ -195,5 +195,5 @@ def _slice_differences(
 
 
 def _stacked(found: Mapping[tuple[str, ...], pd.DataFrame], keys: list[str] = KEYS) -> pd.DataFrame:
-    """Tables of metrics by key as one long table."""
+    """Metrics by key as one long table."""
     return pd.concat(found, names=keys).reset_index()

@@ -1,10 +1,10 @@
-"""thresholds.json: the votes that an evaluation chose, and what it chose them on.
+"""thresholds.json: the votes that an evaluation chose, and the studies and criterion of the choice.
 
     {"split": "41bb...", "chosen_on": "validation", "criterion": "f1", "at": null,
      "votes": {"hop1": {"mu": 1, "delta": 0.92}, "hop2": {"mu": 1, "delta": 0.96}}}
 
-A vote is worth something for the network and the split that it was chosen with: whoever reads the
-file says which split is at hand.
+A vote is valid only for the network and the split that it was chosen with, so a reader of the file
+passes the split that is in use.
 """
 
 from dataclasses import asdict, dataclass
@@ -23,9 +23,9 @@ class Thresholds:
 
     Args:
         split: SHA-256 of the split.
-        chosen_on: part of the split that they were chosen on, all of it.
-        criterion, at: what they were chosen for (`pekit.voting`).
-        votes: by hop, such as "hop2", the last hop last.
+        chosen_on: the part of the split whose studies they were chosen on.
+        criterion, at: the criterion of the choice and its target (`pekit.voting`).
+        votes: hop -> vote, such as "hop2"; the last hop last.
     """
 
     split: str
@@ -46,10 +46,10 @@ def read_thresholds(path: Path, split_hash: str | None = None) -> Thresholds:
 
     Args:
         path: the file.
-        split_hash: SHA-256 of the split at hand; None where there is none to compare with.
+        split_hash: SHA-256 of the split in use; None if there is no split to compare with.
 
     Raises:
-        UserError: the file is missing, malformed, or of a run with another split.
+        UserError: the file is missing, malformed, or from a run with another split.
     """
     content = read_json(path)
     redo = "run 31_evaluate again"
@@ -64,7 +64,7 @@ def read_thresholds(path: Path, split_hash: str | None = None) -> Thresholds:
         raise UserError(f"{path} is malformed ({error}): {redo}") from None
     if split_hash is not None and content["split"] != split_hash:
         raise UserError(
-            f"{path} is of another run: its thresholds were chosen with the split "
-            f"{str(content['split'])[:12]}, the one at hand is {split_hash[:12]}"
+            f"{path} is of another run: its thresholds were chosen with split "
+            f"{str(content['split'])[:12]}, this one is {split_hash[:12]}: {redo}"
         )
     return Thresholds(**{**content, "votes": votes})

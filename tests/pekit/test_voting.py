@@ -34,9 +34,9 @@ AT = dict.fromkeys(CRITERIA, 0.7) | dict.fromkeys(FREE)
 
 def criterion_of(probs, truth, vote, criterion):
     """The criterion counted by equation 1, one study at a time."""
-    calls = {study: vote_study(values, vote) for study, values in probs.items()}
-    tp = sum(calls[s] and truth[s] for s in probs)
-    fp = sum(calls[s] and not truth[s] for s in probs)
+    verdicts = {study: vote_study(values, vote) for study, values in probs.items()}
+    tp = sum(verdicts[s] and truth[s] for s in probs)
+    fp = sum(verdicts[s] and not truth[s] for s in probs)
     positives = sum(truth.values())
     sensitivity, specificity = tp / positives, 1 - fp / (len(truth) - positives)
     if criterion == "f1":
@@ -46,7 +46,7 @@ def criterion_of(probs, truth, vote, criterion):
     first, second = sensitivity, specificity
     if criterion == "specificity_at_sensitivity":
         first, second = specificity, sensitivity
-    # Of votes as good in the first the better in the second: worth less than any step of the first.
+    # Ties in the first are decided by the second, which is worth less than any step of the first.
     return first + second / 1000 if second >= AT[criterion] - 1e-12 else -1
 
 
@@ -93,15 +93,15 @@ def test_verdicts_of_scores_equal_equation_1():
 
 
 def test_best_vote_by_hand():
-    # mu=1 separates the scores 0.9, 0.7 from 0.6, 0.2: delta in the middle of 0.6 and 0.7. mu=2
-    # separates as well, with a wider gap, but the smaller mu wins.
+    # mu=1 separates the scores 0.9, 0.7 from 0.6, 0.2: delta is the middle of 0.6 and 0.7. mu=2
+    # separates them too, with a wider gap, but the smaller mu wins.
     vote = best_vote(PROBS, TRUTH)
     assert vote.mu == 1
     assert vote.delta == pytest.approx(0.65)
 
 
 def test_of_equal_cuts_the_widest_gap_wins():
-    # F1 is 2/3 with one, 2/3 with two studies called: gaps 0.1 (0.9 to 0.8) and 0.5 (0.7 to 0.2).
+    # F1 is 2/3 for two cuts: in the gaps 0.9 to 0.8 (0.1 wide) and 0.7 to 0.2 (0.5 wide).
     probs = {"a": [0.9], "c": [0.8], "d": [0.75], "b": [0.7], "e": [0.2]}
     truth = {"a": 1, "b": 1, "c": 0, "d": 0, "e": 0}
     assert criterion_of(probs, truth, Vote(1, 0.85), "f1") == pytest.approx(2 / 3)
@@ -122,10 +122,10 @@ def test_best_vote_equals_brute_force(criterion, decimals):
 
 
 def test_sensitivity_at_a_given_specificity_by_hand():
-    # Scores at mu=1, descending: + + - + - -; the two positives first, then one false alarm.
+    # Scores at mu=1, descending: + + - + - -; two positives first, then one false positive.
     probs = {"a": [0.9], "b": [0.8], "c": [0.7], "d": [0.6], "e": [0.5], "f": [0.4]}
     truth = {"a": 1, "b": 1, "c": 0, "d": 1, "e": 0, "f": 0}
-    at = {1.0: 0.75, 0.67: 0.75, 0.66: 0.55, 0.0: 0.55}  # 2 of 3 spared is below 0.67
+    at = {1.0: 0.75, 0.67: 0.75, 0.66: 0.55, 0.0: 0.55}  # 2 of 3 is below 0.67
     for specificity, delta in at.items():
         vote = best_vote(probs, truth, "sensitivity_at_specificity", at=specificity)
         assert (vote.mu, vote.delta) == (1, pytest.approx(delta)), specificity
@@ -137,19 +137,19 @@ def test_sensitivity_at_a_given_specificity_by_hand():
 
 def test_a_bound_that_is_a_decimal_is_met_exactly():
     """19 of 20 is a specificity of 0.95, though 0.07 * 100 is more than 7 in floats."""
-    for spared, of in ((19, 20), (7, 100), (29, 100), (57, 100)):
-        scores = np.linspace(0.9, 0.1, of)  # the only positive lies behind the false alarms
+    for negatives, of in ((19, 20), (7, 100), (29, 100), (57, 100)):
+        scores = np.linspace(0.9, 0.1, of)  # the only positive comes after the false positives
         probs = {f"n{i}": [p] for i, p in enumerate(scores)}
-        below = scores[of - spared - 1] - 0.001
+        below = scores[of - negatives - 1] - 0.001
         probs["pos"] = [below]
         truth = dict.fromkeys(probs, 0) | {"pos": 1}
-        vote = best_vote(probs, truth, "sensitivity_at_specificity", at=spared / of)
-        assert study_verdicts(probs, vote)["pos"], (spared, of)
+        vote = best_vote(probs, truth, "sensitivity_at_specificity", at=negatives / of)
+        assert study_verdicts(probs, vote)["pos"], (negatives, of)
 
 
-def test_a_sensitivity_that_cannot_be_kept_is_named():
+def test_a_sensitivity_that_no_vote_reaches_is_named():
     probs = {"a": [0.9], "b": [0.0], "c": [0.5]}
-    with pytest.raises(UserError, match="no vote keeps specificity_at_sensitivity 1"):
+    with pytest.raises(UserError, match="no vote reaches a sensitivity of 1"):
         best_vote(probs, {"a": 1, "b": 1, "c": 0}, "specificity_at_sensitivity", at=1.0)
 
 
@@ -177,7 +177,7 @@ def test_max_mu_bounds_the_search():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_neighbouring_probabilities_stay_apart(dtype):
     low = dtype(0.7)
-    for _ in range(4):  # a middle rounds down or up, to the even neighbour
+    for _ in range(4):  # the middle rounds down or up, to the even neighbour
         high = np.nextafter(low, dtype(1))
         probs = {"a": np.array([high]), "b": np.array([low])}
         vote = best_vote(probs, {"a": 1, "b": 0})
@@ -194,7 +194,7 @@ def test_search_is_fast_at_the_papers_size():
     best_vote(probs, truth)
     times = []
     for _ in range(5):
-        start = time.process_time()  # whatever else the machine does
+        start = time.process_time()  # CPU time: other load does not count
         best_vote(probs, truth)
         times.append(time.process_time() - start)
     assert min(times) <= 0.1
@@ -246,7 +246,7 @@ def test_bad_options_are_named():
     with pytest.raises(UserError, match=r"criterion 'F1'.*f1 or youden"):
         best_vote(PROBS, TRUTH, "F1")
     for at in (None, -0.1, 1.1, float("nan")):
-        with pytest.raises(UserError, match="needs what must be kept"):
+        with pytest.raises(UserError, match=r"needs a target specificity in \[0,1\], got"):
             best_vote(PROBS, TRUTH, "sensitivity_at_specificity", at=at)
     with pytest.raises(UserError, match=r"leave at=0\.9 out"):
         best_vote(PROBS, TRUTH, "f1", at=0.9)

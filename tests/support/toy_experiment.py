@@ -8,9 +8,9 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pandas as pd
-from judged import cohort
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
+from toy_cohort import cohort
 
 from pekit.common.files import write_table
 from pekit.dataset.schema import public_uid

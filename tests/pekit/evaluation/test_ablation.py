@@ -16,7 +16,7 @@ SETTINGS = AblationSettings(tables=TABLES, n_boot=400)
 
 
 def run(stage: str, seed: int, signal: dict[str, float], level: str = "") -> pd.DataFrame:
-    """60 studies of 8 slices; a hop's probabilities tell PE as well as its signal is strong."""
+    """60 studies of 8 slices; the stronger a hop's signal, the better it separates PE."""
     truth = np.random.default_rng(5).random(60) < 0.4
     rng = np.random.default_rng((seed, len(stage)))
     rows = []
@@ -71,7 +71,7 @@ def test_the_paper_chooses_on_what_it_reports(tables):
     assert f1.loc["weak", "paper"] > f1.loc["weak", "held-out"]
 
 
-def test_a_step_is_the_difference_of_the_means_with_a_test_a_seed(tables):
+def test_a_step_is_the_difference_of_the_means_with_one_test_per_seed(tables):
     value = tables["arms"].query("protocol == 'held-out' and table == 'III'")
     value = value.set_index(["row", "metric"])["value"]
     steps = tables["steps"].set_index("metric")
@@ -87,7 +87,7 @@ def test_a_step_is_the_difference_of_the_means_with_a_test_a_seed(tables):
 
 
 def test_the_interval_holds_the_spread_of_seeds_too(predictions):
-    """One seed thrice has no spread between seeds; seeds that differ widen the interval."""
+    """The same seed three times has no spread; different seeds widen the interval."""
     alike = pd.concat([run("two", 0, {"hop1": 1, "hop2": 2}).assign(seed=s) for s in range(3)])
     differ = pd.concat(
         [run("two", 0, {"hop1": 1, "hop2": g}).assign(seed=s) for s, g in enumerate((0, 2, 5))]
@@ -103,7 +103,7 @@ def test_the_interval_holds_the_spread_of_seeds_too(predictions):
     assert width(differ) > 1.3 * width(alike)
 
 
-def test_levels_are_judged_apart(predictions):
+def test_levels_are_evaluated_separately(predictions):
     hard = predictions.assign(level="difficulty 2")
     hard["hop2"] = hard["hop1"]
     both = pd.concat([predictions.assign(level="difficulty 1"), hard])
@@ -125,10 +125,10 @@ def test_levels_are_judged_apart(predictions):
         (lambda p: p.drop(columns="part"), "lack part"),
     ],
 )
-def test_runs_that_cannot_be_compared_are_told(predictions, change, named):
+def test_runs_that_cannot_be_compared_are_named(predictions, change, named):
     tables = {"IV": {"weak": "one/hop1", "hop 2": "two/hop2"}} if named else TABLES
     settings = SETTINGS.model_copy(update={"tables": tables, "n_boot": 20})
-    if named is None:  # tables of their own may have seeds of their own
+    if named is None:  # different tables may have different seeds
         assert len(ablation(change(predictions), settings)["arms"]) == 36
     else:
         with pytest.raises(UserError, match=named):

@@ -17,8 +17,8 @@ from pekit.evaluation.calibration import (
 
 
 def slices(n_studies=60, n_slices=80, temperature=2.0, seed=0, outside=20):
-    """Slices whose labels follow expit(x), and the probabilities of a network `temperature` times
-    too sure; the last ones of each study lie outside the crop."""
+    """Labels that follow expit(x), and probabilities of a network that is overconfident by the
+    factor `temperature`; the last slices of each study lie outside the crop box."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n_studies, n_slices)) + rng.normal(size=(n_studies, 1)) - 1
     truth = rng.random(x.shape) < expit(x)
@@ -91,7 +91,7 @@ def test_a_known_temperature_is_found_again(temperature):
         assert before["ECE"] > 2 * after["ECE"]
 
 
-def test_temperature_is_the_least_loss_by_another_search():
+def test_temperature_has_the_least_loss_by_another_search():
     truth, prob, _ = slices(seed=4, temperature=1.7)
     inside = prob > 0
     x, y = logit(prob[inside]), truth[inside]
@@ -99,7 +99,7 @@ def test_temperature_is_the_least_loss_by_another_search():
     assert fit_temperature(truth, prob).value == pytest.approx(best.x[0], rel=1e-3)
 
 
-def test_slices_outside_the_crop_neither_move_the_temperature_nor_move():
+def test_slices_outside_the_crop_box_do_not_count_for_the_temperature_and_stay_0():
     truth, prob, _ = slices()
     inside = prob > 0
     assert fit_temperature(truth, prob) == fit_temperature(truth[inside], prob[inside])
@@ -117,17 +117,17 @@ def test_float32_certainty_has_a_logarithm():
     assert metrics.loc["NLL", "value"] == pytest.approx(2 / 3 * 24 * np.log(2), rel=1e-6)
 
 
-def test_a_search_that_ends_at_its_end_says_so():
-    found = fit_temperature([1, 1, 0, 0], [0.7, 0.6, 0.3, 0.4])  # separated: as sure as it may be
+def test_a_temperature_at_the_end_of_the_range_is_noted():
+    found = fit_temperature([1, 1, 0, 0], [0.7, 0.6, 0.3, 0.4])  # separable: the loss falls with T
     assert found.value == pytest.approx(0.05, rel=0.01)
-    assert found.note == "at the end of the search"
+    assert found.note == "at the end of the search range"
 
 
 @pytest.mark.parametrize(
     ("truth", "prob", "message"),
     [
-        ([1, 0], [0.5, np.nan], "score nan"),
-        ([1, 0], [0.5, 1.5], r"score 1\.5"),
+        ([1, 0], [0.5, np.nan], "prob has the value nan"),
+        ([1, 0], [0.5, 1.5], r"prob has the value 1\.5"),
         ([1, 1], [0.5, 0.4], "all 2 are positive"),
         ([1, 0], [0.5], "lengths differ"),
         ([1, 3], [0.5, 0.4], "truth has the value 3"),

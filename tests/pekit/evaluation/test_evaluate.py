@@ -1,13 +1,13 @@
-"""The one function that makes all tables: what is in them, and that it is the same every time."""
+"""`evaluate`: the contents of its tables, and that the same inputs give the same tables."""
 
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
-from judged import cohort
 from scipy.stats import binomtest
 from sklearn.metrics import brier_score_loss, confusion_matrix, f1_score, roc_auc_score
+from toy_cohort import cohort
 
 from pekit.common.errors import UserError
 from pekit.evaluation.calibration import apply_temperature
@@ -118,7 +118,7 @@ def test_votes_are_those_of_their_parts(data, found):
     assert found["same"].votes["hop 2"] == Vote(int(shown["mu"]), float(shown["delta"]))
 
 
-def test_halves_are_judged_by_each_other(found):
+def test_each_half_uses_the_vote_of_the_other(found):
     shown = found["same"].tables["thresholds"].query("protocol == 'held-out' and model == 'hop 1'")
     assert shown["chosen_on"].tolist() == ["test, half 1", "test, half 2"]
     assert shown["reported_on"].tolist() == ["test, half 2", "test, half 1"]
@@ -160,20 +160,20 @@ def test_models_are_tested_against_the_first(data, found):
     test = [t.query("part == 'test'") for t in (data.predictions, data.control)]
     a, b = (roc_auc_score(t["pe_present_on_image"], t["hop1"]) for t in test)
     assert slices["difference"] == pytest.approx(b - a)
-    # Holm over two models: the smaller p doubled, the larger one at least that.
+    # Holm over two models: the smaller p doubles, the larger one is at least that.
     both = tables["paired"].query("protocol == 'held-out' and measure == 'AUROC'").sort_values("p")
     small = min(1, 2 * both["p"].iloc[0])
     assert both["p_holm"].tolist() == pytest.approx([small, max(small, both["p"].iloc[1])])
 
 
-def test_temperature_comes_from_the_chosen_studies_alone(data, found):
+def test_temperature_depends_on_the_chosen_studies_only(data, found):
     settings = SETTINGS["apart"]
     long = data.long(*settings.parts)
     tables = found["apart"].tables
-    shaken = long.copy()
-    reported = shaken["part"] == "test"
-    shaken.loc[reported, "prob"] = shaken.loc[reported, "prob"] ** 2
-    after = evaluate(shaken, data.studies, settings).tables
+    changed = long.copy()
+    reported = changed["part"] == "test"
+    changed.loc[reported, "prob"] = changed.loc[reported, "prob"] ** 2
+    after = evaluate(changed, data.studies, settings).tables
     keys = {"protocol": "held-out", "model": "hop 1"}
     t = one(tables["temperatures"], **keys)["temperature"]
     assert one(after["temperatures"], **keys)["temperature"] == t
@@ -214,7 +214,7 @@ def test_one_changed_probability_shows(data, found):
     assert not before["slice_metrics"].equals(after["slice_metrics"])
 
 
-def test_one_model_and_no_labels_will_do(data):
+def test_one_model_without_labels_is_enough(data):
     settings = EvaluationSettings(n_boot=20)
     long = data.long(*settings.parts)
     long = long[long["model"] == "hop 1"].drop(columns="SOPInstanceUID")
@@ -223,7 +223,7 @@ def test_one_model_and_no_labels_will_do(data):
     assert tables["subgroups"]["subgroup"].unique().tolist() == ["all studies", "slices with PE"]
 
 
-def test_what_cannot_be_judged_is_named(data):
+def test_what_cannot_be_evaluated_is_named(data):
     settings = SETTINGS["apart"]
     long = data.long(*settings.parts)
     with pytest.raises(UserError, match=r"hop 1: study .* probability nan"):
@@ -232,7 +232,7 @@ def test_what_cannot_be_judged_is_named(data):
         evaluate(long[long["part"] == "validation"], data.studies, settings)
     with pytest.raises(UserError, match="has no exam labels"):
         evaluate(long, data.studies.iloc[:3], settings)
-    with pytest.raises(UserError, match="needs what must be kept"):
+    with pytest.raises(UserError, match=r"needs a target specificity in \[0,1\], got None"):
         evaluate(long, data.studies, EvaluationSettings(criterion="sensitivity_at_specificity"))
     with pytest.raises(UserError, match="criterion = 'f2'"):
         EvaluationSettings(criterion="f2")

@@ -48,7 +48,7 @@ def test_the_papers_counts_give_its_printed_row():
     assert table.value.to_dict() == pytest.approx(exact, abs=1e-6)
     rows = published("III").query("row == 'hop 2'")
     printed = rows.set_index("metric")["value"]
-    # The paper rounds three of its five figures; it cuts specificity and NPV after three digits.
+    # The paper rounds three of its five values; it truncates specificity and NPV to three digits.
     rounded, cut = table.value.round(3), np.floor(table.value * 1000) / 1000
     for name in ("sensitivity", "PPV", "F1"):
         assert rounded[name] == printed[name]
@@ -111,7 +111,7 @@ def test_q_weighted_auroc_is_undefined_where_positive_exams_have_no_negative_ima
 
 
 def resampled_by_loop(table, n_boot, seed):
-    """The definition: draw studies, put their slices together, score them with scikit-learn."""
+    """The definition: resample studies, pool their slices, score them with scikit-learn."""
     rng = np.random.default_rng(seed)
     groups = [group for _, group in table.groupby("StudyInstanceUID")]
     values = []
@@ -173,11 +173,11 @@ def test_intervals_cover_the_truth():
 def test_no_metric_is_silently_nan():
     table = study_metrics([1, 1, 0, 0], [0, 0, 0, 0], [0.4, 0.3, 0.2, 0.1])
     assert table.loc["PPV", ["value", "low", "high"]].isna().all()
-    assert table.loc["PPV", "note"] == "undefined: no study is called positive"
+    assert table.loc["PPV", "note"] == "undefined: no verdict is positive"
     assert table.drop(index="PPV")[["value", "low", "high"]].notna().all(axis=None)
     table = study_metrics([1, 0], [1, 1])
-    assert table.loc["NPV", "note"] == "undefined: every study is called positive"
-    # A perfect AUROC on few studies must not pass for a certain one.
+    assert table.loc["NPV", "note"] == "undefined: every verdict is positive"
+    # A perfect AUROC on few studies must not look certain.
     perfect = study_metrics([1, 1, 0, 0], [1, 1, 0, 0], [0.9, 0.8, 0.2, 0.1]).loc["AUROC"]
     assert (perfect.value, perfect.note) == (1, "every resample gives the same value")
 
@@ -207,8 +207,8 @@ def test_fast_at_the_papers_size():
         ([1, 2], [1, 0], None, "truth has the value 2"),
         ([1, -1], [1, 0], None, "truth has the value -1"),
         ([1, 0], [1, np.nan], None, "verdict has the value nan"),
-        ([1, 0], [1, 0], [0.5, np.nan], "score nan"),
-        ([1, 0], [1, 0], [0.5, 1.2], r"score 1\.2"),
+        ([1, 0], [1, 0], [0.5, np.nan], "score has the value nan"),
+        ([1, 0], [1, 0], [0.5, 1.2], r"score has the value 1\.2"),
     ],
 )
 def test_bad_input_is_named(truth, verdict, score, message):
@@ -218,7 +218,7 @@ def test_bad_input_is_named(truth, verdict, score, message):
 
 def test_series_in_another_order_are_refused():
     truth = pd.Series([1, 0], index=["a", "b"])
-    with pytest.raises(UserError, match="truth and verdict are of other studies or in another"):
+    with pytest.raises(UserError, match="truth and verdict have other studies or another order"):
         study_metrics(truth, pd.Series([0, 1], index=["b", "a"]))
     assert study_metrics(truth, pd.Series([1, 0], index=["a", "b"])).loc["F1", "value"] == 1
 

@@ -53,12 +53,12 @@ def test_mcnemar_equals_statsmodels_and_scipy(seed):
     assert (back.difference, back.p) == pytest.approx((-found.difference, found.p))
 
 
-def test_alike_models_differ_by_nothing():
+def test_equal_models_have_no_difference():
     truth, score, _ = cohort(3)
-    called = score > 0.5
-    same = mcnemar(truth, called, called)
+    verdict = score > 0.5
+    same = mcnemar(truth, verdict, verdict)
     assert (same.difference, same.p) == (0, 1)
-    assert same.note == "both models call every study alike"
+    assert same.note == "both models give every study the same verdict"
     assert same.low == -same.high < 0
     same = delong(truth, score, score)
     assert same.difference == 0
@@ -103,7 +103,7 @@ def test_delong_by_hand():
     found = delong([1, 1, 0, 0], [0.8, 0.6, 0.7, 0.1], [0.9, 0.3, 0.5, 0.2])
     assert found.difference == 0
     assert np.isnan(found.p)
-    # b' ranks all rightly: components 1, 1 and 1, 1; differences 0, 1/2 and 1/2, 0, variance 1/8
+    # b' ranks all correctly: components 1, 1 and 1, 1; differences 0, 1/2 and 1/2, 0, variance 1/8
     # each, of the mean 1/16 each: z = (1/4) / sqrt(1/8) = 0.7071.
     found = delong([1, 1, 0, 0], [0.8, 0.6, 0.7, 0.1], [0.9, 0.8, 0.5, 0.2])
     assert found.difference == pytest.approx(0.25)
@@ -130,7 +130,7 @@ def test_f1_difference_resamples_both_models_together():
     assert found.low < found.difference < found.high
     assert np.isnan(found.p)
     assert found.note
-    # Of the same verdicts every resample differs by 0: apart, they would differ.
+    # The same verdicts differ by 0 in every resample, unless each model is resampled on its own.
     same = f1_difference(truth, a, a)
     assert (same.low, same.difference, same.high) == (0, 0, 0)
 
@@ -156,7 +156,7 @@ def test_slices_of_a_study_are_resampled_together_for_both_models():
         assert np.isnan(difference.p)
 
 
-def test_holm_equals_statsmodels_and_keeps_what_is_no_test():
+def test_holm_equals_statsmodels_and_keeps_nan():
     rng = np.random.default_rng(0)
     for n in (1, 2, 5):
         p = rng.random(n) ** 2
@@ -174,8 +174,8 @@ def test_holm_equals_statsmodels_and_keeps_what_is_no_test():
         (mcnemar, ([1, 0], [1, 2], [1, 0]), "verdict_a has the value 2"),
         (mcnemar, ([], [], []), "empty"),
         (delong, ([1, 1], [0.1, 0.2], [0.1, 0.2]), "all 2 are positive"),
-        (delong, ([1, 0], [0.1, np.nan], [0.1, 0.2]), "score nan"),
-        (delong, ([1, 0], [0.1, 0.2], [0.1, 1.2]), r"score 1\.2"),
+        (delong, ([1, 0], [0.1, np.nan], [0.1, 0.2]), "score_a has the value nan"),
+        (delong, ([1, 0], [0.1, 0.2], [0.1, 1.2]), r"score_b has the value 1\.2"),
         (f1_difference, ([0, 0], [0, 1], [0, 1]), "all 2 are negative"),
     ],
 )
@@ -187,5 +187,5 @@ def test_bad_input_is_named(test, vectors, message):
 def test_studies_in_another_order_are_refused():
     truth = pd.Series([1, 0], index=["a", "b"])
     other = pd.Series([0.1, 0.2], index=["b", "a"])
-    with pytest.raises(UserError, match="truth and score_b are of other studies"):
+    with pytest.raises(UserError, match="truth and score_b have other studies"):
         delong(truth, truth.astype(float), other)

@@ -1,9 +1,9 @@
-"""Predictions that may be judged, and all those that may not."""
+"""Predictions that can be evaluated, and all those that cannot."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from judged import SLICES, cohort
+from toy_cohort import SLICES, cohort
 
 from pekit.common.errors import UserError
 from pekit.common.files import write_json, write_table
@@ -22,8 +22,8 @@ def test_one_long_table_of_the_parts_that_are_used(good):
     assert len(long) == 3 * (24 + 30) * SLICES
     assert set(good.long("test", "test")["part"]) == {"test"}
     first = long[long["model"] == "hop 2"].set_index("SOPInstanceUID")["prob"]
-    theirs = good.predictions.set_index("SOPInstanceUID")["hop2"]
-    assert first.to_dict() == theirs.loc[first.index].to_dict()
+    source = good.predictions.set_index("SOPInstanceUID")["hop2"]
+    assert first.to_dict() == source.loc[first.index].to_dict()
     shuffled = good.predictions.sample(frac=1, random_state=0)
     again = long_predictions({"hop 1": (shuffled, "hop1")}, good.split, good.slices, ["test"])
     pd.testing.assert_frame_equal(again, good.long("test").query("model == 'hop 1'"))
@@ -54,7 +54,7 @@ CASES = {
     ),
     "a study of another part": (
         lambda t: t.assign(part=t["part"].where(t["StudyInstanceUID"] != "val001", "test")),
-        "hop 1: study val001 is of part 'validation', not of 'test'",
+        "hop 1: study val001 is in part 'validation', not in 'test'",
     ),
     "a study of no part": (
         lambda t: t.assign(
@@ -97,7 +97,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_cannot_be_judged_is_named(good, case):
+def test_what_cannot_be_evaluated_is_named(good, case):
     change, message = CASES[case]
     bad = change(good.predictions)
     with pytest.raises(UserError, match=message):
@@ -122,7 +122,7 @@ def test_a_part_that_the_split_lacks_is_named(good):
 LONG_CASES = {
     "no rows": (lambda t: t.iloc[:0], "empty"),
     "no column": (lambda t: t.drop(columns="prob"), "lack prob"),
-    "another part": (lambda t: t.assign(part="train"), "study tes000 is of part 'train'"),
+    "another part": (lambda t: t.assign(part="train"), "study tes000 is in part 'train'"),
     "two parts": (
         lambda t: t.assign(part=["validation", *t["part"].iloc[1:]]),
         "hop 1: study tes000 is in two parts",
@@ -151,7 +151,7 @@ LONG_CASES = {
 
 
 @pytest.mark.parametrize("case", LONG_CASES)
-def test_a_long_table_that_cannot_be_judged_is_named(good, case):
+def test_a_long_table_that_cannot_be_evaluated_is_named(good, case):
     change, message = LONG_CASES[case]
     with pytest.raises(UserError, match=message):
         check_long(change(good.long("test")), ("validation", "test"))

@@ -1,4 +1,4 @@
-"""The paper's protocol and the held-out one: who is chosen on, who is judged, and the optimism."""
+"""The paper protocol and the held-out one: studies to choose on and report on, and optimism."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from pekit.common.errors import UserError
-from pekit.evaluation.protocols import PROTOCOLS, assign, halves, judge
+from pekit.evaluation.protocols import PROTOCOLS, apply_protocol, assign, halves
 from pekit.voting import best_vote, study_scores, study_verdicts
 
 
@@ -23,7 +23,7 @@ def cohort(n=40, part="validation", seed=0, signal=1.0):
     return pd.DataFrame({"part": part, "truth": truth}, index=names), probs
 
 
-def test_halves_are_stratified_and_depend_on_uid_and_seed_alone():
+def test_halves_are_stratified_and_depend_on_uid_and_seed_only():
     studies, _ = cohort(41)
     half = halves(studies["truth"])
     by_class = studies.groupby([studies["truth"], half]).size()
@@ -36,7 +36,7 @@ def test_halves_are_stratified_and_depend_on_uid_and_seed_alone():
         halves(pd.Series([True, False, False], index=list("abc")))
 
 
-def test_the_papers_plan_chooses_on_what_it_reports():
+def test_the_paper_protocol_chooses_on_what_it_reports():
     both = pd.concat([cohort(part="validation")[0], cohort(part="test")[0]])
     (only,) = assign("paper", both, "validation", "test")
     assert (only.chosen_on, only.reported_on) == ("test", "test")
@@ -64,47 +64,51 @@ def test_the_held_out_assignment_never_chooses_on_what_it_reports():
 def test_one_vote_is_the_vote_of_its_studies(protocol):
     (chosen, a), (reported, b) = cohort(part="validation"), cohort(part="test", seed=1)
     studies, probs = pd.concat([chosen, reported]), a | b
-    judged = judge(probs, studies["truth"], assign(protocol, studies, "validation", "test"))
+    evaluated = apply_protocol(
+        probs, studies["truth"], assign(protocol, studies, "validation", "test")
+    )
     source = (b, reported) if protocol == "paper" else (a, chosen)
     vote = best_vote(source[0], source[1]["truth"])
-    assert [v for _, v in judged.votes] == [vote]
-    assert judged.studies["verdict"].to_dict() == study_verdicts(b, vote).to_dict()
-    assert judged.studies["score"].to_dict() == study_scores(b, vote.mu).to_dict()
-    assert judged.studies["truth"].to_dict() == reported["truth"].to_dict()
+    assert [v for _, v in evaluated.votes] == [vote]
+    assert evaluated.studies["verdict"].to_dict() == study_verdicts(b, vote).to_dict()
+    assert evaluated.studies["score"].to_dict() == study_scores(b, vote.mu).to_dict()
+    assert evaluated.studies["truth"].to_dict() == reported["truth"].to_dict()
 
 
-def test_two_halves_are_each_judged_by_the_other():
+def test_two_halves_each_use_the_vote_of_the_other():
     studies, probs = cohort(60, signal=1.5)
-    judged = judge(probs, studies["truth"], assign("held-out", studies, "validation", "validation"))
-    assert len(judged.votes) == 2
-    assert judged.studies.index.tolist() == sorted(studies.index)
-    for assignment, vote in judged.votes:
+    evaluated = apply_protocol(
+        probs, studies["truth"], assign("held-out", studies, "validation", "validation")
+    )
+    assert len(evaluated.votes) == 2
+    assert evaluated.studies.index.tolist() == sorted(studies.index)
+    for assignment, vote in evaluated.votes:
         chosen = {s: probs[s] for s in assignment.chosen}
         assert vote == best_vote(chosen, studies["truth"].loc[list(chosen)])
         reported = {s: probs[s] for s in assignment.reported}
-        mine = judged.studies.loc[list(reported)]
+        mine = evaluated.studies.loc[list(reported)]
         assert mine["verdict"].to_dict() == study_verdicts(reported, vote).to_dict()
-        # On one scale: the order within a half stays, and every delta lies at one half.
+        # Rescaled: the order within a half stays, and every delta is 0.5.
         raw = study_scores(reported, vote.mu)
         assert mine["score"].between(0, 1).all()
         assert raw.rank().tolist() == mine["score"].rank().tolist()
         assert roc_auc_score(mine["truth"], raw) == roc_auc_score(mine["truth"], mine["score"])
-    assert ((judged.studies["score"] > 0.5) == judged.studies["verdict"]).all()
+    assert ((evaluated.studies["score"] > 0.5) == evaluated.studies["verdict"]).all()
 
 
 def test_scores_at_the_ends_of_delta():
-    """All of a study's slices at 0 or 1: delta may be anything between, and at the ends."""
+    """All slices are at 0 or 1: any delta between works, and so may the ends."""
     names = list("abcdefgh")
     truth = pd.Series([True, False] * 4, index=names)
     probs = {n: np.array([1.0 if truth[n] else 0.0]) for n in names}
     studies = pd.DataFrame({"part": "v", "truth": truth})
-    judged = judge(probs, truth, assign("held-out", studies, "v", "v"))
-    assert judged.studies["score"].isin([0.0, 1.0]).all()
-    assert (judged.studies["verdict"] == truth).all()
+    evaluated = apply_protocol(probs, truth, assign("held-out", studies, "v", "v"))
+    assert evaluated.studies["score"].isin([0.0, 1.0]).all()
+    assert (evaluated.studies["verdict"] == truth).all()
 
 
-def test_noise_has_optimism_and_the_held_out_protocol_takes_it_off():
-    """Scores without any signal: by the paper's protocol they seem to have some (Youden's index).
+def test_noise_has_optimism_and_the_held_out_protocol_removes_it():
+    """Scores without signal: by the paper protocol they seem to have some (Youden's index).
 
     Over 400 cohorts the means are 0.337 and 0.002, with a standard error of 0.008.
     """
@@ -113,14 +117,14 @@ def test_noise_has_optimism_and_the_held_out_protocol_takes_it_off():
         studies, probs = cohort(40, seed=seed, signal=0.0)
         for protocol in PROTOCOLS:
             assignments = assign(protocol, studies, "validation", "validation")
-            judged = judge(probs, studies["truth"], assignments, "youden").studies
-            called = judged.groupby("truth")["verdict"].mean()
-            found[protocol].append(called[True] - called[False])
+            evaluated = apply_protocol(probs, studies["truth"], assignments, "youden").studies
+            share = evaluated.groupby("truth")["verdict"].mean()
+            found[protocol].append(share[True] - share[False])
     assert np.mean(found["paper"]) > 0.25
     assert abs(np.mean(found["held-out"])) < 0.06
 
 
-def test_bad_plans_are_named():
+def test_bad_assignments_are_named():
     studies, _ = cohort()
     with pytest.raises(UserError, match="protocol 'fair' is unknown: choose paper or held-out"):
         assign("fair", studies, "validation", "validation")

@@ -1,4 +1,4 @@
-"""The published figures: their own arithmetic holds, and nothing is lost on the way out."""
+"""Published results: their arithmetic holds, and `published` returns all of them."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def test_tables_have_the_papers_rows():
 
 
 def test_f1_follows_from_ppv_and_sensitivity():
-    """A mistyped figure would break it: F1 is the harmonic mean of the two."""
+    """Finds mistyped values: F1 is the harmonic mean of the two."""
     whole = published().pivot_table(index=["table", "row"], columns="metric", values="value")
     whole = whole.dropna(subset=["sensitivity", "PPV", "F1"])
     assert len(whole) == 15
@@ -27,7 +27,7 @@ def test_f1_follows_from_ppv_and_sensitivity():
     assert harmonic.to_numpy() == pytest.approx(whole["F1"].to_numpy(), abs=0.004)
 
 
-def test_prevalence_of_the_rsna_rows_is_one():
+def test_the_rsna_rows_have_one_prevalence():
     """Sensitivity, specificity and PPV fix the share of studies with PE: 211 of 836 in each row."""
     ours = published("IV").pivot_table(index="row", columns="metric", values="value")
     for row in ("baseline", "+ crop", "+ landmarks", "+ hop 2"):

@@ -1,4 +1,4 @@
-"""Subgroups by hand: who is in them, and what is found of them."""
+"""Subgroups by hand: the studies in them, and their metrics."""
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ VERDICT = [1, 1, 0, 1, 0, 0, 1, 0]
 SLICES = [30, 12, 2, 5, 1, 0, 0, 0]
 
 
-def judged():
+def evaluated():
     table = pd.DataFrame({"truth": TRUTH, "verdict": VERDICT}, index=STUDIES).astype(bool)
     return table.rename_axis("StudyInstanceUID")
 
@@ -40,7 +40,7 @@ def found(table, subgroup, level, measure="sensitivity"):
 
 
 def test_levels_by_hand():
-    table = subgroup_metrics(judged(), pd.Series(SLICES, index=STUDIES), labels(**EXAMS))
+    table = subgroup_metrics(evaluated(), pd.Series(SLICES, index=STUDIES), labels(**EXAMS))
     by_hand = {
         ("all studies", ""): (3, 5),
         ("slices with PE", "1 to 2"): (0, 2),
@@ -63,24 +63,24 @@ def test_levels_by_hand():
         assert (row.hits, row.n, row.value) == (hits, n, pytest.approx(hits / n))
         wilson = binomtest(hits, n).proportion_ci(method="wilson")
         assert (row.low, row.high) == pytest.approx((wilson.low, wilson.high))
-    spared = {"": (2, 3), "motion": (1, 1), "poor contrast": (0, 1), "none of these": (1, 1)}
-    for level, (hits, n) in spared.items():
+    specificity = {"": (2, 3), "motion": (1, 1), "poor contrast": (0, 1), "none of these": (1, 1)}
+    for level, (hits, n) in specificity.items():
         subgroup = "image quality" if level else "all studies"
         row = found(table, subgroup, level, "specificity")
         assert (row.hits, row.n) == (hits, n)
 
 
 def test_a_level_without_studies_says_so():
-    table = subgroup_metrics(judged(), pd.Series(SLICES, index=STUDIES), labels(**EXAMS))
+    table = subgroup_metrics(evaluated(), pd.Series(SLICES, index=STUDIES), labels(**EXAMS))
     row = found(table, "image quality", "filling defect, not PE")
     assert row.n == 0
     assert np.isnan(row.value)
-    assert row.note == "undefined: no study with PE is of this kind"
+    assert row.note == "undefined: no study with PE in this subgroup"
     assert (table["value"].isna() == (table["note"] != "")).all()
 
 
-def test_without_labels_only_what_needs_none():
-    table = subgroup_metrics(judged(), pd.Series(SLICES, index=STUDIES), pd.DataFrame())
+def test_without_labels_only_burden_and_all_studies():
+    table = subgroup_metrics(evaluated(), pd.Series(SLICES, index=STUDIES), pd.DataFrame())
     assert table["subgroup"].unique().tolist() == ["all studies", "slices with PE"]
 
 
@@ -106,4 +106,4 @@ def test_terciles_of_many_studies_are_thirds_and_ties_stay_together():
 def test_bad_labels_are_named(change, message):
     table = change(labels(**EXAMS))
     with pytest.raises(UserError, match=message):
-        subgroup_metrics(judged(), pd.Series(SLICES, index=STUDIES), table)
+        subgroup_metrics(evaluated(), pd.Series(SLICES, index=STUDIES), table)

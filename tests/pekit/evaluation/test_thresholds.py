@@ -1,4 +1,4 @@
-"""thresholds.json: read as written, and refused where it is of another run or malformed."""
+"""thresholds.json: read as written; refused if it is of another run or malformed."""
 
 import json
 

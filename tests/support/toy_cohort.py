@@ -31,7 +31,7 @@ class Cohort(NamedTuple):
 
 
 def cohort(seed=0, **parts) -> Cohort:
-    """Studies by part (24 of validation and 30 of test by default); every second one has PE."""
+    """Studies by part (24 of validation and 30 of test by default); every second study has PE."""
     rng = np.random.default_rng(seed)
     split, studies, slices = [], [], []
     for part, n in (parts or {"train": 4, "validation": 24, "test": 30}).items():
