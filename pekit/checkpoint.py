@@ -1,7 +1,13 @@
-"""A model as a folder: model.json (what to build) and model.safetensors (weights); no pickle."""
+"""Networks as folders: a JSON card (what to build) and safetensors (weights); no pickle.
 
+A PE or landmark model is model.json and model.safetensors, a study head head.json and
+head.safetensors.
+"""
+
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -17,22 +23,22 @@ from pekit.model.prevalence import Prevalence
 from pekit.model.study_head import StudyHead
 
 VERSION = 3
-# Version 1 knew stacks of 3 slices only, and hops with weights of their own; both older ones do not
-# say at which prevalence a hop was trained.
+# Version 1 has neither `depth` nor `passes`; versions 1 and 2 have no `prevalence`.
 READABLE = (1, 2, 3)
+HEAD_VERSION = 1
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a model folder says of itself.
+    """The content of model.json.
 
     Attributes:
         kind: `landmarks` or `hops`.
-        encoders: their names, one a hop, or one that all hops share.
-        frozen: so many first hops were frozen in training.
+        encoders: names of the encoders, one per hop, or one that all hops share.
+        frozen: number of first hops that were frozen in training.
         image_size: side of the square images, pixels.
-        depth: slices of a stack.
-        passes: hops that share the one encoder; 1: each has its own.
+        depth: slices per stack.
+        passes: number of hops that share one encoder; 1: each hop has its own.
         prevalence: of PE among the slices that each hop was trained on, where known.
     """
 
@@ -60,31 +66,18 @@ def save_model(folder: Path, net: HopNet | LandmarkNet, image_size: int) -> None
         net.passes if hops else 1,
         net.prevalence if hops else [],
     )
-    folder = Path(folder)
-    with atomic(folder / "model.safetensors") as beside:
-        save_file({k: v.contiguous() for k, v in net.state_dict().items()}, beside)
-    write_json(folder / "model.json", asdict(card))
+    _save(folder, "model", net, asdict(card))
 
 
 def load_model(folder: Path) -> tuple[HopNet | LandmarkNet, ModelCard]:
-    """Read a model folder, or the `model/` in a stage's; in evaluation mode, on the CPU.
+    """Read a model folder, or the `model/` in a stage's folder; in evaluation mode, on the CPU.
 
     Raises:
         UserError: no model there, one of another version, or weights that do not fit.
     """
-    folder = _model_folder(folder)
-    content = read_json(folder / "model.json")
-    if content.get("version") not in READABLE:
-        raise UserError(
-            f"{folder} holds a model of version {content.get('version')}, this kit reads versions "
-            f"{READABLE}: train it again or use the kit that wrote it"
-        )
-    try:
-        known = [p and Prevalence(**p) for p in content.pop("prevalence", [])]
-        card = ModelCard(**content, prevalence=known)
-    except TypeError as error:  # fields that are missing or too many
-        raise UserError(f"{folder} has a model.json that this kit did not write: {error}") from None
-    # Hops see an image, and all but the first (or all that share weights) the context of another.
+    folder = model_folder(folder)
+    card = _read_card(folder, "model", READABLE, _model_card)
+    # All hops but the first, and all that share weights, also read the context of another hop.
     encoders = [
         make_encoder(
             name,
@@ -94,24 +87,15 @@ def load_model(folder: Path) -> tuple[HopNet | LandmarkNet, ModelCard]:
         )
         for k, name in enumerate(card.encoders)
     ]
-    net: nn.Module = (
-        HopNet(encoders, card.frozen, card.passes)
-        if card.kind == "hops"
-        else LandmarkNet(encoders[0])
-    )
-    try:
-        net.load_state_dict(load_file(folder / "model.safetensors"))
-    except FileNotFoundError:
-        raise UserError(f"{folder} has no model.safetensors: train the model again") from None
-    except Exception as error:  # safetensors' and torch's own errors share no class
-        raise UserError(f"{folder}: the weights do not fit: {str(error)[:300]}") from None
-    if isinstance(net, HopNet):
+    hops = card.kind == "hops"
+    net = HopNet(encoders, card.frozen, card.passes) if hops else LandmarkNet(encoders[0])
+    if hops:
         net.prevalence = card.prevalence or net.prevalence
-    return net.eval(), card
+    return _load_weights(folder, "model", net), card
 
 
 def load_hops(folder: Path) -> tuple[HopNet, ModelCard]:
-    """Read a PE model (of any number of hops).
+    """Read a PE model with any number of hops.
 
     Raises:
         UserError: as `load_model`, or the folder holds a landmark model.
@@ -125,19 +109,23 @@ def load_hops(folder: Path) -> tuple[HopNet, ModelCard]:
 def build_encoder(
     name: str, init: str, image_size: int | None = None, depth: int | None = None
 ) -> Encoder | Encoder3D:
-    """A first-hop encoder; `init` as in its class, or a model folder whose encoder is taken over.
+    """Build the encoder of a first hop.
+
+    Args:
+        name, image_size, depth: as `make_encoder` takes them.
+        init: as the encoder takes it, or a model folder, whose first encoder is used.
 
     Raises:
         UserError: as the encoders, or the folder's encoder has another name, size or depth.
     """
-    if not (_model_folder(init) / "model.json").exists():
+    if not (model_folder(init) / "model.json").exists():
         return make_encoder(name, init=init, image_size=image_size, depth=depth)
     net, card = load_model(init)
     encoder = net.encoders[0] if isinstance(net, HopNet) else net.encoder
     if card.encoders[0] != name:
         raise UserError(f"{init} holds {card.encoders[0]}, not {name}: use the same encoder")
     if card.passes > 1:
-        raise UserError(f"{init} holds hops of shared weights: none of them is a first hop alone")
+        raise UserError(f"{init} holds hops with shared weights: none can be a first hop alone")
     if depth not in (None, encoder.depth):
         raise UserError(f"{init} reads {encoder.depth} slices, not {depth}: use the same depth")
     if encoder.image_size and image_size not in (None, encoder.image_size):
@@ -148,37 +136,56 @@ def build_encoder(
     return encoder
 
 
-def _model_folder(folder: Path | str) -> Path:
-    folder = Path(folder)
-    return folder if (folder / "model.json").exists() else folder / "model"
-
-
-HEAD_VERSION = 1
-
-
 def save_head(folder: Path, head: StudyHead) -> None:
-    """Write a head as head.json (what to build) and head.safetensors, atomically."""
-    folder = Path(folder)
-    with atomic(folder / "head.safetensors") as beside:
-        save_file({k: v.detach().cpu().contiguous() for k, v in head.state_dict().items()}, beside)
-    write_json(folder / "head.json", {"version": HEAD_VERSION, **head.card})
+    """Write a study head into `folder`, atomically."""
+    _save(folder, "head", head, {"version": HEAD_VERSION, **head.card})
 
 
 def load_head(folder: Path) -> StudyHead:
-    """Read a head's folder; in evaluation mode, on the CPU.
+    """Read the folder of a study head; in evaluation mode, on the CPU.
 
     Raises:
         UserError: no head there, one of another version, or weights that do not fit.
     """
+    head = _read_card(folder, "head", (HEAD_VERSION,), lambda version, **card: StudyHead(**card))
+    return _load_weights(folder, "head", head)
+
+
+def model_folder(folder: Path | str) -> Path:
+    """The folder that holds model.json: `folder` itself or its subfolder `model`."""
     folder = Path(folder)
-    card = read_json(folder / "head.json")
-    if card.pop("version", None) != HEAD_VERSION:
-        raise UserError(f"{folder} holds a head of another version: train it again")
-    head = StudyHead(**card)
+    return folder if (folder / "model.json").exists() else folder / "model"
+
+
+def _model_card(prevalence: Iterable[dict | None] = (), **content: object) -> ModelCard:
+    return ModelCard(**content, prevalence=[at and Prevalence(**at) for at in prevalence])
+
+
+def _save(folder: Path, name: str, net: nn.Module, card: dict) -> None:
+    folder = Path(folder)
+    with atomic(folder / f"{name}.safetensors") as beside:
+        save_file({k: v.cpu().contiguous() for k, v in net.state_dict().items()}, beside)
+    write_json(folder / f"{name}.json", card)
+
+
+def _read_card(folder: Path, name: str, versions: tuple[int, ...], build: Callable) -> Any:
+    content = read_json(Path(folder) / f"{name}.json")
+    if content.get("version") not in versions:
+        raise UserError(
+            f"{folder} holds a {name} of version {content.get('version')}, this kit reads "
+            f"{', '.join(map(str, versions))}: train it again or use the kit that wrote it"
+        )
     try:
-        head.load_state_dict(load_file(folder / "head.safetensors"))
+        return build(**content)
+    except TypeError as error:  # missing or unknown fields
+        raise UserError(f"{folder}: this kit did not write {name}.json: {error}") from None
+
+
+def _load_weights(folder: Path, name: str, net: nn.Module) -> Any:
+    try:
+        net.load_state_dict(load_file(Path(folder) / f"{name}.safetensors"))
     except FileNotFoundError:
-        raise UserError(f"{folder} has no head.safetensors: train the head again") from None
-    except Exception as error:  # safetensors' and torch's own errors share no class
+        raise UserError(f"{folder} has no {name}.safetensors: train the {name} again") from None
+    except Exception as error:  # safetensors and torch have no common error class
         raise UserError(f"{folder}: the weights do not fit: {str(error)[:300]}") from None
-    return head.eval()
+    return net.eval()

@@ -1,13 +1,13 @@
-"""Which pixels made the network call a slice positive (section V-F), by a method of Captum.
+"""Attributions: how much each pixel contributes to a slice's score (section V-F), by Captum.
 
 found = explain(net, stacks, hop=0)                    # integrated gradients, the paper's
 found.maps, found.completeness_error
 both = explain_volume(net, volume_hu, [12, 20], card.image_size, method="occlusion")
-both["hop1"].maps, both["hop2"].maps                   # each hop's own, of the crop's size
+both["hop1"].maps, both["hop2"].maps                   # per hop, at the size of the crop
 
-What is explained is the log-odds of PE, as the probability saturates near 0 and 1. Images go
-through the network a few at a time, so that the full model fits: two hops of EfficientNetV2-L at
-576 pixels take 8 GB.
+The score is the log-odds of PE, because the probability saturates near 0 and 1. Images pass
+through the network in small batches to save memory: two hops of EfficientNetV2-L at 576 pixels
+take 8 GB.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ from pekit.common.errors import UserError, nearest
 from pekit.dataset.stacks import resize_slices, volume_stacks
 from pekit.hop import HopNet
 
-# Pixels that go through the network at once: one image of the paper's size.
+# Pixels per batch: one image of the paper's size.
 PASS_PIXELS = 576 * 576
 
 
@@ -33,8 +33,8 @@ class Attribution:
 
     Attributes:
         maps: `(N, H, W)` float32, absolute attribution summed over the 9 channels.
-        completeness_error: `(N,)` |sum of attribution - (score - score of the baseline)| over the
-            latter; 0 for an exact integral. None for methods that promise no such sum.
+        completeness_error: `(N,)`, with d = score - score of the baseline: |sum of attribution - d|
+            / |d|; 0 for an exact integral. None for methods without this property.
     """
 
     maps: np.ndarray
@@ -43,12 +43,12 @@ class Attribution:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to attribute.
+    """An attribution method.
 
     Attributes:
-        caption: what it does and from which baseline, for titles.
-        complete: whether attributions sum to the score's distance from the baseline's.
-        compute: (score, image `(1, 9, H, W)`, steps, images at a time) -> attribution, likewise.
+        caption: method and baseline, for titles.
+        complete: whether attributions sum to the score minus the score of the baseline.
+        compute: (score, image `(1, 9, H, W)`, steps, batch size) -> attribution `(1, 9, H, W)`.
     """
 
     caption: str
@@ -141,7 +141,7 @@ def attribution_method(name: str) -> Method:
     """The method called `name`.
 
     Raises:
-        UserError: no such method; near names are offered.
+        UserError: an unknown method; the message suggests similar names.
     """
     if name not in METHODS:
         raise UserError(f"no attribution method {name!r}: {nearest(name, METHODS)}")
@@ -163,14 +163,14 @@ def explain(
         net: the network, on the device to use.
         stack_hu: `(N, depth, H, W)` int16 HU, already at the network's image size.
         method: a name of METHODS.
-        hop: which hop's output to explain; -1 the last.
-        steps: points of the path integral, or samples; saliency, input_x_gradient and occlusion
-            have none.
-        batch_size: images that go through the network at once; as many as PASS_PIXELS by default.
-        seed: of the methods that draw samples.
+        hop: index of the hop to explain; -1: the last one.
+        steps: points of the path integral, or number of samples; saliency, input_x_gradient and
+            occlusion ignore it.
+        batch_size: images per batch; None: PASS_PIXELS divided by the pixels of an image.
+        seed: random seed, for methods that draw samples.
 
     Raises:
-        UserError: no such method.
+        UserError: an unknown method.
     """
     chosen = attribution_method(method)
     batch = batch_size or max(1, PASS_PIXELS // (stack_hu.shape[-1] * stack_hu.shape[-2]))
@@ -190,7 +190,7 @@ def explain(
 def explain_volume(
     net: HopNet, hu: np.ndarray, rows: Sequence[int], image_size: int, **options: object
 ) -> dict[str, Attribution]:
-    """Attribution of slices of a cropped volume, each hop's own, by hop1, hop2, ...
+    """Attribution of slices of a cropped volume for each hop: hop1, hop2, ...
 
     Args:
         hu: `(Z, Y, X)` int16 HU.
@@ -199,7 +199,7 @@ def explain_volume(
         options: as `explain` takes them: method, steps, batch_size, seed.
 
     Returns:
-        Of each hop the attribution with maps `(len(rows), Y, X)`, brought to the crop's size.
+        The attribution of each hop, with maps resized to the crop: `(len(rows), Y, X)`.
     """
     stacks = volume_stacks(resize_slices(hu, image_size), net.depth)[list(rows)]
     found = {}
@@ -211,20 +211,20 @@ def explain_volume(
 
 
 def resize_maps(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Attribution `(N, H, W)` brought from the network's square image to the crop, `(N, Y, X)`."""
+    """Resize attribution `(N, H, W)` from the network's square image to the crop: `(N, Y, X)`."""
     size = (shape[1], shape[0])
     return np.stack([cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in maps])
 
 
 def attribution_focus(maps: np.ndarray, clot: np.ndarray) -> tuple[float, float]:
-    """How much attribution lies on the clots, against chance.
+    """Share of attribution on the clots, and the share expected by chance.
 
     Args:
         maps: `(N, H, W)` attribution, not negative.
         clot: `(N, H, W)` bool, the true clots on the same grid.
 
     Returns:
-        Fraction of attribution inside the clots; fraction of the pixels that they are.
+        Fraction of attribution inside the clots; fraction of pixels inside the clots.
     """
     return float(maps[clot].sum() / maps.sum()), float(clot.mean())
 
@@ -237,7 +237,7 @@ def _completeness_error(score: nn.Module, image: Tensor, values: Tensor) -> floa
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Random numbers from `seed` on inside the block; what comes after it is not changed."""
+    """Seed torch and NumPy inside the block, and restore their states after it."""
     numpy_state = np.random.get_state()  # Captum's GradientShap draws from NumPy
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)

@@ -1,4 +1,8 @@
-"""The K-hop network: each hop sees the image and the aggregated features of the hop before it.
+"""The K-hop network.
+
+A hop is an encoder that classifies a 2.5D stack. Every hop after the first also reads the feature
+maps of the hop before it, which an aggregator has brought to the size of the image (its context).
+Hops are trained one after another, each with the earlier ones frozen.
 
 Paper: section III "Hopped Training", equations 6 and 7; section IV "Hop Training".
 """
@@ -22,33 +26,34 @@ def _conv(cin: int, cout: int) -> nn.Sequential:
 
 
 def require_pyramid(name: str, strides: tuple[int, ...]) -> None:
-    """Refuse an encoder whose feature maps do not coarsen step by step.
+    """Check that another hop can follow the encoder `name`.
 
     Raises:
-        UserError: says which encoders can be followed by a hop.
+        UserError: fewer than two feature maps, or one that is not coarser than the map before it.
     """
     if len(strides) < 2 or any(fine >= coarse for fine, coarse in pairwise(strides)):
         raise UserError(
-            f"no hop can follow {name}: its feature maps have strides {strides}, an aggregator "
-            "needs several, each coarser than the one before. Use an encoder with pyramid features "
-            "(EfficientNet, ResNet, ECA-ResNet, DenseNet, RegNet, CoAtNet, ConvNeXt), or this one "
-            "as the last hop"
+            f"no hop can follow {name}: its feature maps have strides {strides}, but an aggregator "
+            "needs several maps, each coarser than the one before. Use an encoder with pyramid "
+            "features (EfficientNet, ResNet, ECA-ResNet, DenseNet, RegNet, CoAtNet, ConvNeXt), or "
+            "use this one as the last hop"
         )
 
 
 class Aggregator(nn.Module):
-    """Bring an encoder's feature maps to one map of the input's size (the paper's Phi).
+    """Combine an encoder's feature maps into one map of the input's size (the paper's Phi).
 
     Each step convolves twice, upsamples bilinearly to the next finer stride and concatenates the
-    encoder's features there: 1280 -> 224 -> 96 -> 64 -> 32 -> 9 for EfficientNetV2-L.
+    encoder's features of that stride. Channels for EfficientNetV2-L: 1280 -> 224 -> 96 -> 64 -> 32
+    -> 9.
 
     Args:
         widths: channels of the feature maps, fine to coarse.
-        strides: their strides, likewise, each larger than the one before.
+        strides: strides of the feature maps, each larger than the one before.
         out_chans: channels of the result.
 
     Raises:
-        UserError: the features are no pyramid.
+        UserError: as `require_pyramid`.
     """
 
     def __init__(
@@ -76,23 +81,23 @@ class Aggregator(nn.Module):
 
 
 class HopNet(nn.Module):
-    """K hops over a stack of HU slices; the first `frozen` ones do not train.
+    """K hops over a 2.5D stack in HU; the first `frozen` hops are not trained.
 
-    Hops may differ in encoder; one that another hop follows has pyramid features. With `passes`
-    above 1, one encoder and one aggregator, which all hops share, are applied again and again (the
-    paper's reference 70): the encoder takes 9 + 9 channels, of which the first pass sees 9 zeros.
+    Hops may have different encoders; all but the last need pyramid features. With `passes` above
+    1, all hops share one encoder and one aggregator (the paper's reference 70). The shared encoder
+    takes 9 + 9 channels, and the context of the first pass is zero.
 
     Args:
-        encoders: one a hop; the first takes 9 channels, later ones 9 + 9. A 3D encoder stands
-            alone.
-        frozen: so many first hops keep their weights and batch-norm statistics, with no gradient.
-        passes: hops with shared weights; takes a single encoder.
+        encoders: one per hop; the first takes 9 channels, later ones 9 + 9. A 3D encoder can only
+            be the single hop.
+        frozen: number of first hops that keep their weights and batch-norm statistics.
+        passes: number of hops that share the weights of a single encoder.
 
     Attributes:
-        prevalence: of PE among the slices that each hop was trained on; None: not trained.
+        prevalence: of PE among the slices that each hop was trained on; None: untrained.
 
     Raises:
-        UserError: encoders that do not go together; the message names the hop.
+        UserError: encoders that cannot be combined; the message names the hop.
     """
 
     def __init__(self, encoders: list[Encoder | Encoder3D], frozen: int = 0, passes: int = 1):
@@ -108,27 +113,27 @@ class HopNet(nn.Module):
         self.prevalence: list[Prevalence | None] = [None] * self.hops
         for encoder in encoders[:frozen]:
             encoder.requires_grad_(False)
-        # Between two frozen hops the aggregator is frozen as well.
+        # An aggregator between two frozen hops is frozen too.
         for aggregator in self.aggregators[: max(frozen - 1, 0)]:
             aggregator.requires_grad_(False)
 
     @property
     def hops(self) -> int:
-        """How many hops there are."""
+        """Number of hops."""
         return len(self.encoders) * self.passes
 
     @property
     def depth(self) -> int:
-        """Slices of a stack."""
+        """Slices per stack."""
         return self.encoders[0].depth
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """The layout that its convolutions like."""
+        """Memory layout in which its convolutions run fastest."""
         return memory_format(self)
 
     def trained_at(self, prevalence: Prevalence) -> None:
-        """Note the prevalence at which the free hops are trained."""
+        """Record the prevalence at which the free hops are trained."""
         self.prevalence[self.frozen :] = [prevalence] * (self.hops - self.frozen)
 
     def train(self, mode: bool = True) -> "HopNet":
@@ -147,7 +152,7 @@ class HopNet(nn.Module):
     def hop_logits(self, images: Tensor, hops: int | None = None) -> Tensor:
         """Windowed images `(B, 3 * depth, H, W)` in [0, 1] -> logits `(B, K, 2)`; equation 7.
 
-        `hops` computes only so many first ones.
+        `hops`: compute only this many first hops.
         """
         encoders, aggregators = list(self.encoders), list(self.aggregators)
         first = images
@@ -164,28 +169,30 @@ class HopNet(nn.Module):
         return torch.stack(results, dim=1)
 
     def add_hop(self, encoder: Encoder | None = None, shared: bool = False) -> "HopNet":
-        """A copy of this network, frozen, and one more hop.
+        """A frozen copy of this network with one more hop.
 
-        Without arguments the new hop starts as a copy of the last one. Hop 2 thus gives exactly
-        what hop 1 gives, as its 9 new channels weigh zero; a third hop starts as the second one
-        applied to the second one's features, by a copy of its aggregator.
+        Without arguments the new hop starts as a copy of the last one. Hop 2 first gives exactly
+        the logits of hop 1, as its 9 new channels have zero weights. Hop 3 starts as hop 2 applied
+        to the features of hop 2, with a copy of its aggregator.
 
         Args:
-            encoder: another kind of encoder for the new hop, with 9 channels and weights of its
-                own, which it starts from: as an encoder alone, not as the last hop.
-            shared: apply the encoder that is there once more, weights shared. All hops then train
-                together, none is frozen, and an untrained one starts as exactly the one before.
+            encoder: start the new hop from this encoder (9 channels) instead; its context gets
+                zero weights.
+            shared: apply the existing encoder once more, with shared weights. No hop is then
+                frozen, and all train together. Before training, the new hop gives exactly the
+                logits of the hop before it.
 
         Raises:
-            UserError: encoders without pyramid features, or hops of which only some would share.
+            UserError: an encoder without pyramid features, or hops that share weights mixed with
+                hops that do not.
         """
         last = self.encoders[-1]
         require_pyramid(last.name, last.strides)
         if shared:
             return self._with_another_pass()
         if self.passes > 1:
-            raise UserError("hops that share weights can be followed only by one that does too")
-        # Trained context means nothing without the aggregator, which fits one kind of features.
+            raise UserError("hops that share weights can be followed only by one that shares too")
+        # Trained context weights are kept only if the last aggregator fits the new features too.
         again = encoder is None and self.hops > 1 and last.widths == self.encoders[-2].widths
         start = last if again else (encoder or last).with_in_chans(IMAGE_CHANNELS)
         new = start.with_in_chans(2 * IMAGE_CHANNELS)
@@ -199,7 +206,7 @@ class HopNet(nn.Module):
     def _with_another_pass(self) -> "HopNet":
         if len(self.encoders) > 1:
             raise UserError(
-                f"{self.hops} hops have weights of their own: only a single hop can be shared"
+                f"{self.hops} hops have their own weights: only a single hop can be shared"
             )
         encoder = self.encoders[0].with_in_chans(2 * IMAGE_CHANNELS)
         grown = HopNet([encoder], passes=self.passes + 1)
@@ -212,7 +219,7 @@ def _check_chain(encoders: list[Encoder | Encoder3D], passes: int) -> None:
     if passes < 1 or (passes > 1 and len(encoders) > 1):
         raise UserError(f"{passes} passes of {len(encoders)} encoders: sharing takes a single one")
     if len(set(encoders)) < len(encoders):
-        raise UserError("an encoder stands for two hops: weights are shared by `passes`")
+        raise UserError("one encoder is given for two hops: weights are shared by `passes`")
     for encoder in encoders if passes > 1 else encoders[:-1]:
         require_pyramid(encoder.name, encoder.strides)
     for hop, encoder in enumerate(encoders, 1):

@@ -1,4 +1,4 @@
-"""Files: written atomically (beside, then renamed), read with named errors, hashed."""
+"""Write files atomically (beside, then renamed), read them with clear errors, and hash them."""
 
 import hashlib
 import json
@@ -20,9 +20,9 @@ _HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to; it takes the final name only if the block succeeds.
+    """Yield a path beside `path` to write to; rename it to `path` if the block succeeds.
 
-    The name beside says which process of which machine writes there: `remove_leftovers`.
+    The temporary name holds the machine and the process, for `remove_leftovers`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes of this machine that were killed have left half written in a folder."""
+    """Remove files in `folder` left half-written by killed processes of this machine."""
     for path in Path(folder).glob(f".*.{_HOST}-*-*"):
         process = path.name.split(f".{_HOST}-")[1].split("-")[0]
         if process.isdecimal() and not psutil.pid_exists(int(process)):
@@ -60,7 +60,7 @@ def read_json(path: Path) -> dict:
     """Read a JSON object.
 
     Raises:
-        UserError: the file is missing or is not JSON.
+        UserError: the file is missing or not valid JSON.
     """
     try:
         return json.loads(Path(path).read_text())
@@ -96,7 +96,7 @@ def read_table(path: Path, columns: tuple[str, ...] = ()) -> pd.DataFrame:
         raise UserError(f"{path} is not a parquet table ({error}): delete it and rerun") from None
     missing = [name for name in columns if name not in table]
     if missing:
-        raise UserError(f"{path} lacks the columns {', '.join(missing)}: it is of another version")
+        raise UserError(f"{path} lacks the columns {', '.join(missing)}: another version wrote it")
     return table
 
 
@@ -107,10 +107,12 @@ def file_hash(path: Path) -> str:
 
 
 def hash_path(path: Path) -> str:
-    """`sha256:...` of a file's bytes; of a folder `listing:...`, over the names and sizes in it.
+    """Hash of a file's bytes (`sha256:...`) or of a folder's file names and sizes (`listing:...`).
 
-    A folder of prepared studies may hold hundreds of gigabytes; its contents are not read.
-    Raises UserError when nothing is there.
+    The contents of a folder are not read: prepared studies may take hundreds of gigabytes.
+
+    Raises:
+        UserError: the path does not exist.
     """
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())

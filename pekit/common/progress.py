@@ -1,7 +1,7 @@
-"""Progress that can be followed: a bar in a terminal or JupyterLab, plain lines in batches.
+"""Progress of a loop: a bar in a terminal or JupyterLab, plain lines in batches.
 
-Bars die in saved notebooks and in logs. Under PEKIT_BATCH=1, which the runner of batches sets, a
-line at most every ten seconds is printed in their place.
+Bars are unreadable in saved notebooks and logs. With PEKIT_BATCH=1, which the batch runner sets,
+a plain line is printed instead, at most every ten seconds.
 """
 
 import os
@@ -15,7 +15,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 def progress(iterable: Iterable[Item], total: int | None = None, desc: str = "") -> Iterator[Item]:
-    """Yield the items of `iterable` and show how far it is; `total` where it has no length."""
+    """Yield the items of `iterable` and show progress; give `total` if it has no length."""
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     if os.environ.get("PEKIT_BATCH") == "1":
@@ -27,7 +27,7 @@ def progress(iterable: Iterable[Item], total: int | None = None, desc: str = "")
 
 
 def say(text: str) -> None:
-    """Print at once, also where output is buffered."""
+    """Print and flush, so that buffered output appears at once."""
     print(text, flush=True)
 
 

@@ -5,6 +5,6 @@ store.py     prepared studies on disk: blosc2 volumes, parquet tables
 split.py     the frozen split: parts and folds
 stacks.py    2.5D stacks of neighbouring slices, as a torch Dataset
 windows.py   HU windows, as a layer
-augment.py   one warp: resize and augment
-sampler.py   which slices an epoch draws
+augment.py   resizing and augmentation in one warp
+sampler.py   which slices an epoch samples
 """

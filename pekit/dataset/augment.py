@@ -1,9 +1,9 @@
-"""The paper's augmentation of a stack (section IV), in one pass from the slices as they are stored.
+"""The paper's augmentation of a stack (section IV), in one pass over the stored slices.
 
-Contrast, shift, scale and rotation, two cut-outs: the order, ranges and meaning are those of
-Albumentations' RandomBrightnessContrast, Affine and CoarseDropout, and tests hold them against it.
-Resizing and moving are one OpenCV warp of the stored HU: an image is interpolated once, not twice.
-All slices of a stack get the same parameters.
+Contrast; shift, scale and rotation; two cut-outs: order, ranges and meaning are those of
+Albumentations' RandomBrightnessContrast, Affine and CoarseDropout, and tests compare with it.
+Resizing and the affine transform are one OpenCV warp of the stored HU, so that an image is
+interpolated once. All slices of a stack get the same parameters.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from pekit.dataset.schema import OUTSIDE_HU
 
 
 class AugmentSettings(Settings):
-    """Augmentation of a stack, all slices alike, in the paper's order (section IV)."""
+    """Ranges of the augmentation, in the paper's order (section IV)."""
 
     contrast: float = Field(0.2, ge=0, lt=1)
     shift: float = Field(0.2, ge=0, lt=1)
@@ -29,11 +29,11 @@ class AugmentSettings(Settings):
 
 @dataclass(frozen=True)
 class Draw:
-    """What one sample's augmentation is.
+    """Augmentation parameters of one sample.
 
     Attributes:
-        contrast: factor of the windowed values; `Windows` applies it on the device.
-        matrix: `(2, 3)`, moves a point (x, y) of the resized image, pixels.
+        contrast: factor on the windowed values; `Windows` applies it on the device.
+        matrix: `(2, 3)` affine transform of points (x, y) in the resized image, pixels.
         holes: `(N, 4)` int, y0, y1, x0, x1 of the cut-outs in the resized image, pixels.
     """
 
@@ -43,7 +43,7 @@ class Draw:
 
 
 def draw_augmentation(settings: AugmentSettings, image_size: int, seed: int) -> Draw:
-    """Parameters of a sample, a function of its seed, for a square image of `image_size` pixels."""
+    """Draw a sample's parameters from its random seed; `image_size`: side of the image, pixels."""
     rng = np.random.default_rng(seed)
     contrast = 1 + settings.contrast * rng.uniform(-1, 1)
     shift = image_size * settings.shift * rng.uniform(-1, 1, 2)
@@ -52,7 +52,7 @@ def draw_augmentation(settings: AugmentSettings, image_size: int, seed: int) -> 
     centre = (image_size - 1) / 2
     matrix = cv2.getRotationMatrix2D((centre, centre), angle, scale)
     matrix[:, 2] += shift
-    # The Cutout of the paper's time clipped holes at the border: here they vary in size.
+    # The Cutout of the paper's time clipped holes at the border; here their size varies instead.
     count = settings.cutout_holes if settings.cutout_size else 0
     side = (image_size * settings.cutout_size * rng.uniform(0.5, 1, (count, 2))).astype(int)
     start = np.floor(rng.random((count, 2)) * (image_size - side + 1)).astype(int)
@@ -63,14 +63,14 @@ def draw_augmentation(settings: AugmentSettings, image_size: int, seed: int) -> 
 def augment_stack(stack_hu: np.ndarray, image_size: int, draw: Draw) -> np.ndarray:
     """Resize a stack `(D, Y, X)` int16 HU and augment it: `(D, image_size, image_size)` int16 HU.
 
-    What comes from outside the image, and the cut-outs, get `OUTSIDE_HU`, which windows to 0.
+    Pixels from outside the image and cut-outs become `OUTSIDE_HU`, which is 0 in all windows.
     """
     resize = _resizing(stack_hu.shape[1:], image_size)
     matrix = draw.matrix @ resize
     size = (image_size, image_size)
     result = np.empty((len(stack_hu), *size), np.int16)
     for plane, target in zip(stack_hu, result, strict=True):
-        # As floats: three times as fast as int16, which OpenCV does without its vector code.
+        # Three times as fast in float32 as in int16, for which OpenCV has no vector code.
         warped = cv2.warpAffine(
             plane.astype(np.float32),
             matrix,
@@ -86,13 +86,13 @@ def augment_stack(stack_hu: np.ndarray, image_size: int, draw: Draw) -> np.ndarr
 
 
 def move_points(xy: np.ndarray, image_size: int, draw: Draw) -> np.ndarray:
-    """Move points `(N, 2)`, x and y in [0, 1] of the image, as the image is moved; NaN stay."""
+    """Apply the transform to points `(N, 2)`, x and y in [0, 1] of the image; NaN stays NaN."""
     pixels = xy * image_size - 0.5
     moved = pixels @ draw.matrix[:, :2].T + draw.matrix[:, 2]
     return (moved + 0.5) / image_size
 
 
 def _resizing(shape: tuple[int, int], image_size: int) -> np.ndarray:
-    # (3, 3): pixel centres of the stored slice to those of the resized one, as cv2.resize has them.
+    # (3, 3): maps pixel centres of the stored slice to the resized one, as cv2.resize does.
     y, x = (image_size / side for side in shape)
     return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])

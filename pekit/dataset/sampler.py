@@ -1,4 +1,4 @@
-"""The order of an epoch's samples: a function of seed and epoch, shared out among processes."""
+"""The samples of an epoch and their order; they depend only on random seed and epoch."""
 
 from collections.abc import Iterator
 
@@ -7,23 +7,23 @@ from torch.utils.data import Sampler
 
 from pekit.common.errors import UserError
 
-# A sample as the sampler names it: (index, seed of its augmentation).
+# (index of the sample, random seed of its augmentation)
 Draw = tuple[int, int]
 
 
 class EpochSampler(Sampler[Draw]):
-    """Draws of an epoch, a function of (seed, epoch) alone; it can start anywhere in them.
+    """Sampler of an epoch; the epoch can be resumed at any sample.
 
     Args:
         label: `(N,)` slice labels.
-        samples_per_epoch: draws an epoch; None: as many as there are samples.
-        positive_fraction: this fraction of positives (drawn again when there are too few); None:
-            as they come.
-        rank, world: of `world` processes, number `rank` takes every `world`-th draw. What does
-            not share out evenly at the end is left out.
+        samples_per_epoch: samples per epoch; None: N.
+        positive_fraction: fraction of positives, oversampled if needed; None: the natural one.
+        seed: random seed.
+        rank, world: process `rank` of `world` processes takes every `world`-th sample. The
+            remainder at the end of the epoch is left out.
 
     Attributes:
-        prevalence: fraction of positives among the draws.
+        prevalence: fraction of positives among the samples of an epoch.
 
     Raises:
         UserError: `positive_fraction` is given and one class is empty.
@@ -51,11 +51,11 @@ class EpochSampler(Sampler[Draw]):
         self.prevalence = positive_fraction or float(classes[1] / len(self.label))
 
     def set_epoch(self, epoch: int, done: int = 0) -> None:
-        """Choose the epoch whose draws follow, without the first `done` of this process."""
+        """Choose the epoch, and skip the first `done` samples of this process."""
         self.epoch, self.done = epoch, done
 
     def __len__(self) -> int:
-        """Draws of a whole epoch of this process."""
+        """Samples of this process in a whole epoch."""
         return self.size // self.world
 
     def __iter__(self) -> Iterator[Draw]:
@@ -73,6 +73,6 @@ class EpochSampler(Sampler[Draw]):
 
 
 def _cycled(rng: np.random.Generator, pool: np.ndarray, size: int) -> np.ndarray:
-    # Each member once before any comes a second time.
+    # Every member occurs once before any is repeated.
     rounds = -(-size // len(pool)) if size else 0
     return np.concatenate([rng.permutation(pool) for _ in range(rounds)] or [pool[:0]])[:size]

@@ -1,10 +1,10 @@
-"""Names that all tables share: columns, labels, landmarks, HU constants, public identifiers."""
+"""Names and constants that the whole kit shares: columns, labels, landmarks, HU, public UIDs."""
 
 import hashlib
 import re
 
 AIR_HU = -1024
-# Lowest value of the lung window (-600, 1500): 0 in all three windows of the paper (section IV).
+# Lower end of the lung window (-600, 1500): 0 in all three windows of the paper (section IV).
 OUTSIDE_HU = -1350
 
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
@@ -26,6 +26,7 @@ LABELS = (
     "indeterminate",
 )
 EXAM_LABELS = LABELS[1:]
+BOX_COLUMNS = ("box_z0", "box_z1", "box_y0", "box_y1", "box_x0", "box_x1")
 
 # The 20 landmarks of the paper, section IV "Keypoint pretraining", in its order.
 LANDMARKS = (
@@ -51,13 +52,11 @@ LANDMARKS = (
     "Celiac Trunk",
 )
 
-BOX_COLUMNS = ("box_z0", "box_z1", "box_y0", "box_y1", "box_x0", "box_x1")
-
 _RSNA_UID = re.compile(r"[0-9a-f]{12}")
 
 
 def public_uid(uid: str) -> str:
-    """The UID as it may leave the machine: RSNA's own (12 hex digits) as is, any other hashed."""
+    """A UID that may leave the machine: RSNA UIDs (12 hex digits) as they are, others hashed."""
     if _RSNA_UID.fullmatch(uid):
         return uid
     return hashlib.sha256(uid.encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""The frozen split: parts and folds of the studies, in a CSV with its SHA-256."""
+"""The frozen split: part and fold of each study, in a CSV file with its SHA-256 beside it."""
 
 import hashlib
 import io
@@ -15,15 +15,18 @@ COLUMNS = ("StudyInstanceUID", "part", "fold", "shared")
 
 
 def freeze_split(split: pd.DataFrame, path: Path, replace: bool = False) -> str:
-    """Write a split as CSV, its SHA-256 beside it (`<path>.sha256`), and return the hash.
+    """Write a split as CSV with its SHA-256 in `<path>.sha256`, and return the hash.
 
-    CSV, because its bytes do not depend on a library's version. A frozen split is not changed by
-    accident: the same one again is fine, another one is refused unless `replace` is given, as the
-    batch does, which then trains again whatever depends on the split.
+    The format is CSV because its bytes do not depend on a library's version.
+
+    Args:
+        split: StudyInstanceUID, part, fold, shared.
+        path: the CSV file.
+        replace: overwrite another split that is frozen there. The batch sets it, as it then trains
+            again everything that depends on the split.
 
     Raises:
-        UserError: another split is frozen there and `replace` is not given, or this one is not
-            valid.
+        UserError: another split is frozen there and `replace` is false, or this one is not valid.
     """
     path = Path(path)
     _check(split, path)
@@ -48,7 +51,7 @@ def read_split(path: Path) -> tuple[pd.DataFrame, str]:
     """A frozen split (StudyInstanceUID, part, fold, shared) and its SHA-256.
 
     Raises:
-        UserError: missing, changed since it was frozen, or a study is in two parts.
+        UserError: the file is missing, was changed after it was frozen, or is not a valid split.
     """
     path = Path(path)
     try:
@@ -99,4 +102,4 @@ def _check(split: pd.DataFrame, path: Path) -> None:
     if wrong := set(split["part"]) - set(PARTS):
         raise UserError(f"{path}: unknown part {sorted(map(str, wrong))[0]!r}")
     if not split["shared"].isin([0, 1]).all():
-        raise UserError(f"{path}: the column shared must hold 0 and 1 alone")
+        raise UserError(f"{path}: the column shared must hold 0 and 1 only")

@@ -1,7 +1,10 @@
-"""Stacks of neighbouring slices of prepared studies for training.
+"""2.5D stacks from prepared studies.
 
-Everything random about a sample comes from one seed that the sampler hands out with its index,
-so a run repeats exactly whatever the number of workers, and every epoch differs.
+A 2.5D stack is a slice with its neighbours, 3 slices in the paper: a 2D network reads them as
+channels and predicts the middle slice. "Stack" means this everywhere in the kit.
+
+`StackDataset` gives training samples. All randomness of a sample comes from one seed, which the
+sampler gives with its index. A run is therefore reproducible with any number of workers.
 """
 
 import cv2
@@ -18,10 +21,11 @@ from pekit.dataset.windows import SLICES
 
 
 def training_samples(store: Store, studies: list[str], stride: int = 1) -> pd.DataFrame:
-    """The slices inside the crop box of `studies`, every `stride`-th of a study.
+    """The slices of `studies` inside the crop box; of each study every `stride`-th.
 
     Returns:
-        StudyInstanceUID, z (in the whole volume), row (in the cropped volume), label.
+        One row per slice: StudyInstanceUID, z (in the whole volume), row (in the cropped volume),
+        label.
 
     Raises:
         UserError: a study is not in the store, was excluded, or has no label.
@@ -58,7 +62,7 @@ def training_samples(store: Store, studies: list[str], stride: int = 1) -> pd.Da
 def read_stack(store: Store, study: str, row: int, depth: int = SLICES) -> np.ndarray:
     """`depth` slices around the slice `row` of a cropped volume, `(depth, Y, X)` int16 HU.
 
-    At the ends of the volume the last slice stands in for the missing neighbours.
+    At the ends of the volume the outermost slice is repeated.
     """
     last = store.volume_shape(study)[0] - 1
     wanted = np.clip(np.arange(depth) + row - depth // 2, 0, last)
@@ -73,7 +77,7 @@ def resize_slices(hu: np.ndarray, image_size: int) -> np.ndarray:
 
 
 def middle_stacks(store: Store, image_size: int, n: int = 16) -> np.ndarray:
-    """The middle stacks of up to `n` studies, spread over a store: `(N, 3, H, W)` int16 HU.
+    """The middle stack of each of up to `n` studies of a store: `(N, 3, H, W)` int16 HU.
 
     Raises:
         UserError: the store holds no study.
@@ -89,16 +93,20 @@ def middle_stacks(store: Store, image_size: int, n: int = 16) -> np.ndarray:
 
 
 class StackDataset(Dataset):
-    """Stacks of neighbouring slices with the label of the middle one, and its landmarks.
+    """2.5D stacks with the label of the middle slice and, if wanted, landmarks relative to it.
 
     Args:
         store: prepared studies.
-        samples: as `training_samples` gives them.
+        samples: as `training_samples` returns them.
         image_size: side of the resized square image, pixels.
         augment: augmentation, or None.
-        landmarks: whether to give landmark targets (the pretraining stage).
-        z_scale: slices by which the landmarks' z distance is divided (600 in the paper).
-        depth: slices in a stack, odd: 3 in the paper, more for 3D encoders.
+        landmarks: whether to give landmark targets (for pretraining).
+        z_scale: number of slices by which the z distance of landmarks is divided (600 in the
+            paper).
+        depth: slices per stack, odd: 3 in the paper, more for 3D encoders.
+
+    Raises:
+        UserError: landmarks are wanted and a study has none.
     """
 
     def __init__(
@@ -113,7 +121,7 @@ class StackDataset(Dataset):
     ):
         self.store, self.image_size, self.z_scale = store, image_size, z_scale
         self.augment, self.depth = augment, depth
-        # Plain arrays: workers share them without copying Python objects.
+        # NumPy arrays, because worker processes share them without copying.
         self.study = samples["StudyInstanceUID"].to_numpy(dtype=str)
         self.row = samples["row"].to_numpy(dtype=np.int64)
         self.z = samples["z"].to_numpy(dtype=np.int64)
@@ -121,7 +129,7 @@ class StackDataset(Dataset):
         self.points = self._landmark_points(samples) if landmarks else None
 
     def _landmark_points(self, samples: pd.DataFrame) -> dict[str, np.ndarray]:
-        # For each study (20, 3): z in slices of the whole volume, y and x in [0, 1] of the crop.
+        # Per study (20, 3): z in slices of the whole volume, y and x in [0, 1] of the crop.
         boxes = self.store.studies.set_index("StudyInstanceUID")
         table = self.store.landmarks
         table = table[table["StudyInstanceUID"].isin(samples["StudyInstanceUID"].unique())]
@@ -144,7 +152,7 @@ class StackDataset(Dataset):
         return len(self.label)
 
     def __getitem__(self, drawn: Draw | int) -> dict[str, np.ndarray | float | int]:
-        """stack_hu `(depth, H, W)` int16, label, contrast, index; landmarks `(20, 3)` x, y, z."""
+        """stack_hu `(depth, H, W)` int16, label, contrast, index; landmarks `(20, 3)` (x, y, z)."""
         index, seed = drawn if isinstance(drawn, tuple) else (drawn, 0)
         stack = read_stack(self.store, str(self.study[index]), self.row[index], self.depth)
         target = self.landmark_target(index)
@@ -167,9 +175,9 @@ class StackDataset(Dataset):
         return sample
 
     def landmark_target(self, index: int) -> np.ndarray:
-        """Where the landmarks are, `(20, 3)`: x and y in [0, 1] of the crop, z over `z_scale`.
+        """Landmark positions `(20, 3)`: x and y in [0, 1] of the crop, z distance / `z_scale`.
 
-        Absent ones are NaN; without landmarks the result is empty, `(0, 3)`.
+        Absent landmarks are NaN. Without landmark targets the result is empty, `(0, 3)`.
         """
         if self.points is None:
             return np.empty((0, 3))
@@ -178,7 +186,7 @@ class StackDataset(Dataset):
 
 
 def volume_stacks(planes: np.ndarray, depth: int = SLICES) -> np.ndarray:
-    """All stacks of a volume: `(Z, H, W)` -> `(Z, depth, H, W)`, ends repeated; a view."""
+    """All stacks of a volume: `(Z, H, W)` -> `(Z, depth, H, W)`, a view; end slices repeat."""
     half = depth // 2
     padded = np.pad(planes, ((half, half), (0, 0), (0, 0)), mode="edge")
     return np.moveaxis(np.lib.stride_tricks.sliding_window_view(padded, depth, axis=0), -1, 1)

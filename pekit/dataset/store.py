@@ -1,12 +1,12 @@
-"""Prepared studies on disk: one blosc2 volume a study, parquet tables, all written atomically.
+"""Prepared studies on disk: one blosc2 volume per study and parquet tables, written atomically.
 
 A store is a folder:
 
     store.json               version and the settings that made it
     volumes/<study>.b2nd     (Z, Y, X) int16 HU, cropped; chunk 16 slices, block 1 slice
-    studies.parquet          a row a study: labels, verdict, crop box, spacing
-    slices.parquet           a row a slice: UIDs, z index in the whole volume, label
-    landmarks.parquet        a row a study and landmark, in voxels of the whole volume
+    studies.parquet          one row per study: labels, status, crop box, spacing
+    slices.parquet           one row per slice: UIDs, z index in the whole volume, label
+    landmarks.parquet        one row per study and landmark, in voxels of the whole volume
 """
 
 import json
@@ -22,17 +22,17 @@ from pekit.common.files import atomic, read_json, read_table, write_json
 from pekit.dataset.schema import BOX_COLUMNS, UIDS
 
 VERSION = 2
-READABLE = (1, 2)  # version 1 calls the column `status` of studies `verdict`
+READABLE = (1, 2)  # in version 1 the column `status` of studies is called `verdict`
 
 
 class Store:
-    """A folder of prepared studies, opened for reading or filled by `data_prep.prepare.studies`.
+    """A folder of prepared studies; `data_prep.prepare.studies` fills it.
 
     Args:
         root: the store's folder.
 
     Raises:
-        UserError: no store there, or one of another version.
+        UserError: the folder is not a store, or has another version.
     """
 
     def __init__(self, root: Path):
@@ -46,9 +46,10 @@ class Store:
 
     @classmethod
     def create(cls, root: Path, settings: dict) -> "Store":
-        """Open the store at `root` to fill it with studies made with `settings`.
+        """Open or create the store at `root`, for studies prepared with `settings`.
 
-        A store of other settings loses its tables, so that nobody reads a mixture.
+        If the store was made with other settings, its tables are deleted, so that studies of
+        different settings are not mixed.
         """
         root = Path(root)
         wanted = json.loads(json.dumps({"version": VERSION, **settings}))
@@ -60,11 +61,15 @@ class Store:
         return cls(root)
 
     def volume_path(self, study: str) -> Path:
-        """Where the volume of `study` lies."""
+        """Path of the volume of `study`."""
         return self.root / "volumes" / f"{study}.b2nd"
 
     def write_volume(self, study: str, hu: np.ndarray) -> None:
-        """Write a study's cropped volume `(Z, Y, X)` int16 HU, atomically."""
+        """Write a study's cropped volume `(Z, Y, X)` int16 HU, atomically.
+
+        Raises:
+            UserError: another number of axes or another dtype.
+        """
         if hu.dtype != np.int16 or hu.ndim != 3:
             raise UserError(f"study {study}: expected (Z, Y, X) int16, got {hu.shape} {hu.dtype}")
         with atomic(self.volume_path(study)) as beside:
@@ -73,7 +78,7 @@ class Store:
                 urlpath=str(beside),
                 chunks=(min(16, hu.shape[0]), *hu.shape[1:]),
                 blocks=(1, *hu.shape[1:]),
-                # One thread: studies are the parallelism, and the bytes repeat exactly.
+                # One thread: studies run in parallel, and the bytes are reproducible.
                 cparams=blosc2.CParams(
                     codec=blosc2.Codec.ZSTD,
                     clevel=1,
@@ -83,7 +88,11 @@ class Store:
             )
 
     def read_volume(self, study: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Slices `start` to `stop` of a study's cropped volume `(Z, Y, X)` int16 HU."""
+        """Slices `start` to `stop` of a study's cropped volume `(Z, Y, X)` int16 HU.
+
+        Raises:
+            UserError: the volume is missing or damaged.
+        """
         return self._open(study)[start:stop]
 
     def volume_shape(self, study: str) -> tuple[int, int, int]:
@@ -107,12 +116,12 @@ class Store:
 
     @property
     def slices(self) -> pd.DataFrame:
-        """A row a slice, sorted by study and z."""
+        """One row per slice, sorted by study and z."""
         return read_table(self.root / "slices.parquet", (*UIDS, "z"))
 
     @property
     def landmarks(self) -> pd.DataFrame:
-        """A row a study and landmark."""
+        """One row per study and landmark."""
         return read_table(
             self.root / "landmarks.parquet", ("StudyInstanceUID", "name", "z", "y", "x", "present")
         )
@@ -120,6 +129,6 @@ class Store:
 
 @lru_cache(maxsize=64)
 def _open(path: str, _written_ns: int) -> blosc2.NDArray:
-    # Opening costs more than reading three slices. A volume that was written anew is another one.
-    # One thread each: the data loader's workers are the parallelism.
+    # Cached, because opening a volume takes longer than reading three slices; the time of writing
+    # is part of the key. One thread: the workers of the data loader run in parallel.
     return blosc2.open(path, mode="r", dparams=blosc2.DParams(nthreads=1))

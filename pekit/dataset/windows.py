@@ -1,4 +1,4 @@
-"""HU windowing as a layer: a stack of 3 slices in HU becomes 9 channels in [0, 1] on the device."""
+"""HU windowing as a layer: a stack of 3 slices in HU becomes 9 channels in [0, 1]."""
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,10 @@ IMAGE_CHANNELS = SLICES * len(WINDOWS)
 
 
 class Windows(nn.Module):
-    """Scale HU to [0, 1] once a window: `(B, S, H, W)` HU -> `(B, S * n_windows, H, W)` float.
+    """Scale HU to [0, 1] by each window: `(B, S, H, W)` HU -> `(B, S * n_windows, H, W)` float.
 
-    Channels run slice by slice, the windows of a slice side by side (the paper's (3, 3, h, w),
-    flattened). `contrast (B,)`, if given, multiplies the windowed values as RandomContrast does.
+    Channels are ordered by slice, then by window (the paper's (3, 3, h, w), flattened).
+    `contrast (B,)`, if given, multiplies the windowed values as RandomContrast does.
     """
 
     def __init__(self, windows: tuple[tuple[float, float], ...] = WINDOWS):

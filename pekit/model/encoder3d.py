@@ -1,10 +1,10 @@
-"""3D encoders: a deeper stack as a clip, one prediction for its central slice (section III).
+"""3D encoders: they read a deep stack as a video clip and predict its central slice (section III).
 
 encoder = Encoder3D("r3d_18", depth=15)
 logits, features = encoder(images)      # (B, 2), one map: images are (B, 3 * depth, H, W)
 
-The interface is that of `pekit.model.encoder.Encoder`, so that networks, training, prediction and
-explanation take either. Depth is averaged away, so there is no pyramid and no hop after it.
+The interface is that of `pekit.model.encoder.Encoder`, so the rest of the kit takes either. The one
+feature map is averaged over depth: there is no pyramid, so no hop can follow.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from pekit.common.errors import UserError
 from pekit.dataset.windows import WINDOWS
 from pekit.model.x3d import X3D
 
-# The clip length that each was designed for, made odd, so that there is a central slice.
+# Clip length that each network was designed for, made odd so that there is a central slice.
 DEPTHS = {
     "r3d_18": 15, "mc3_18": 15, "r2plus1d_18": 15, "x3d_s": 13, "x3d_m": 15, "x3d_l": 15,
 }  # fmt: skip
@@ -25,19 +25,19 @@ CLASSES = 2
 
 
 class Encoder3D(nn.Module):
-    """A video network over `depth` slices, whose 3 windows are its 3 channels.
+    """A video network over `depth` slices; the 3 HU windows are its 3 channels.
 
     Args:
         name: r3d_18, mc3_18, r2plus1d_18 (torchvision; the paper's reference 58), or x3d_s, x3d_m,
             x3d_l (`pekit.model.x3d`; reference 57).
         init: `random` (He), `torchvision` (Kinetics-400 weights from its hub; not X3D), or the path
             of a file of weights in torchvision's or, for X3D, PyTorchVideo's naming.
-        depth: slices of a stack, odd; None: about what the network was designed for.
+        depth: slices per stack, odd; None: the default in DEPTHS.
 
     Attributes:
-        depth: slices that the data side has to give.
+        depth: slices per stack.
         widths, strides: channels and in-plane stride of the one feature map.
-        image_size: None: any.
+        image_size: None, as any size is accepted.
 
     Raises:
         UserError: an unknown name, an even depth, weights that are missing or do not fit.
@@ -48,11 +48,11 @@ class Encoder3D(nn.Module):
     def __init__(self, name: str, init: str = "random", depth: int | None = None):
         super().__init__()
         if name not in DEPTHS:
-            raise UserError(f"no 3D encoder '{name}': there are {', '.join(DEPTHS)}")
+            raise UserError(f"no 3D encoder '{name}': choose {', '.join(DEPTHS)}")
         self.name, self.depth = name, depth or DEPTHS[name]
         if self.depth < 3 or self.depth % 2 == 0:
             raise UserError(
-                f"depth = {self.depth}: {name} predicts the central slice, give an odd depth of 3 "
+                f"depth = {self.depth}: {name} predicts the central slice, set an odd depth of 3 "
                 "or more"
             )
         self.in_chans = self.depth * len(WINDOWS)
@@ -107,7 +107,7 @@ def _read(path: str) -> dict[str, Tensor]:
 
 
 def memory_format(net: nn.Module) -> torch.memory_format:
-    """The layout for `net.to`: channels last, which torch refuses where there are 3D weights."""
+    """Memory layout for `net.to`: channels last, unless the network has 3D convolutions."""
     if any(isinstance(part, nn.Conv3d) for part in net.modules()):
         return torch.contiguous_format
     return torch.channels_last

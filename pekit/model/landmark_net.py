@@ -1,4 +1,4 @@
-"""The encoder with the three ResNet18 heads that locate the landmarks."""
+"""The landmark network: an encoder with three ResNet18 heads."""
 
 import timm
 import torch
@@ -11,10 +11,10 @@ from pekit.model.encoder3d import Encoder3D, memory_format
 
 
 class LandmarkNet(nn.Module):
-    """Anatomically aware pretraining: an encoder and three ResNet18 heads (section III).
+    """Encoder and three ResNet18 heads, for anatomically aware pretraining (section III).
 
-    Each head (x, y, z) reads the unpooled feature map and gives one value a landmark: x and y in
-    [0, 1] of the image, z the signed distance to the centre slice over `z_scale` slices.
+    Each head (x, y, z) reads the unpooled feature map and gives one value per landmark: x and y in
+    [0, 1] of the image, z the signed distance to the centre slice in units of `z_scale` slices.
     """
 
     def __init__(self, encoder: Encoder | Encoder3D):
@@ -28,12 +28,12 @@ class LandmarkNet(nn.Module):
 
     @property
     def depth(self) -> int:
-        """Slices of a stack."""
+        """Slices per stack."""
         return self.encoder.depth
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """The layout that its convolutions like."""
+        """Memory layout in which its convolutions run fastest."""
         return memory_format(self)
 
     def forward(self, stack_hu: Tensor, contrast: Tensor | None = None) -> Tensor:

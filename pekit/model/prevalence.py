@@ -1,10 +1,10 @@
-"""Probabilities of a network that was trained on more positives than there are.
+"""Correct the probabilities of a network trained at another prevalence than the natural one.
 
 probability = correct_prevalence(probability, trained_prevalence=0.4, true_prevalence=0.02)
 probability = correct_hops(probability, net.prevalence, "natural")
 
-Training on drawn slices (`positive_fraction`) shifts what the network says by a constant in the
-log odds; the order of slices, and so AUROC, stays. The paper trains at natural prevalence.
+Sampling more positives for training (`positive_fraction`) shifts the log odds by a constant. The
+order of slices, and so AUROC, does not change. The paper trains at natural prevalence.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from pekit.common.errors import UserError
 
 @dataclass(frozen=True)
 class Prevalence:
-    """Positives among the slices of a training part, as a fraction.
+    """Fraction of positives among the slices of a training part.
 
     Attributes:
-        training: as they were drawn.
-        natural: as they are.
+        training: among the sampled slices.
+        natural: among all slices.
     """
 
     training: float
@@ -29,11 +29,11 @@ class Prevalence:
 
 
 def check_prevalence(target: str | float, known: Sequence[Prevalence | None]) -> str | float:
-    """`target` as `correct_hops` takes it; a number may come as text.
+    """Check `target` and return it as `correct_hops` takes it; a number may come as text.
 
     Raises:
-        UserError: neither natural, training nor a fraction between 0 and 1; or a hop does not say
-            at which prevalence it was trained.
+        UserError: neither natural, training nor a fraction between 0 and 1; or the prevalence
+            that a hop was trained at is unknown.
     """
     if target not in ("natural", "training"):
         try:
@@ -48,8 +48,8 @@ def check_prevalence(target: str | float, known: Sequence[Prevalence | None]) ->
     if target != "training" and None in known:
         raise UserError(
             f"hop {list(known).index(None) + 1} does not say at which prevalence it was "
-            "trained (an older kit saved it, or nothing has trained it): train it again, or take "
-            "its probabilities as they are, PREVALENCE = training"
+            "trained (an older kit saved it, or it is untrained): train it again, or set "
+            "PREVALENCE = training to use its probabilities uncorrected"
         )
     return target
 
@@ -57,16 +57,16 @@ def check_prevalence(target: str | float, known: Sequence[Prevalence | None]) ->
 def correct_hops(
     probability: np.ndarray, known: Sequence[Prevalence | None], target: str | float
 ) -> np.ndarray:
-    """Slice probabilities of each hop at another prevalence than it was trained at.
+    """Correct the slice probabilities of each hop to another prevalence.
 
     Args:
-        probability: `(B, K)`, a column a hop.
+        probability: `(B, K)`, one column per hop.
         known: the prevalence that each hop was trained at.
-        target: `training` leaves them; `natural` brings them to the prevalence of the training
-            part; a number, as `check_prevalence` gives it, to that one.
+        target: `training` changes nothing; `natural` corrects to the natural prevalence of the
+            training part; a number, as `check_prevalence` returns it, to that prevalence.
 
     Returns:
-        `(B, K)` float64, in which slices that differ still do.
+        `(B, K)` float64, so that slices with different probabilities stay different.
 
     Raises:
         UserError: a probability outside [0, 1].
@@ -82,15 +82,15 @@ def correct_hops(
 def correct_prevalence(
     probability: np.ndarray | float, trained_prevalence: float, true_prevalence: float
 ) -> np.ndarray:
-    """What `probability` is where positives are as frequent as `true_prevalence`.
+    """Correct `probability` from one prevalence to another.
 
-    Bayes' rule: the odds are multiplied by the ratio of the prior odds at both prevalences.
-    It supposes that positives look alike in both places, and so do negatives.
+    Bayes' rule: the odds are multiplied by the ratio of the prior odds. It assumes that positives
+    look alike at both prevalences, and so do negatives.
 
     Args:
-        probability: of PE, in [0, 1], any shape; NaN stays.
-        trained_prevalence: fraction of positives among the slices trained on (the column
-            `prevalence` of the training log).
+        probability: of PE, in [0, 1], any shape; NaN stays NaN.
+        trained_prevalence: fraction of positives among the slices used for training (the
+            column `prevalence` of the training log).
         true_prevalence: fraction of positives where the network is used (`natural_prevalence`).
 
     Returns:

@@ -1,10 +1,10 @@
-"""Study heads: a sequence model over the frozen network's slice features, beside the vote.
+"""Study heads: a sequence model over slice features of the frozen network, beside the vote.
 
     head = StudyHead("gru", n_features=1280, labels=tuple(EXAM_WEIGHTS))
     slice_logits, exam_logits = head(features, probability, mask)
 
-The paper tried LSTM, temporal CNN and transformer in the vote's place and found them "very
-similar" (section III); the heads also give the exam labels of the competition.
+The paper tried LSTM, temporal CNN and transformer instead of the vote and found them "very
+similar" (section III). The heads also predict the exam labels of the competition.
 """
 
 import math
@@ -17,8 +17,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from pekit.common.errors import UserError
 
-ATTENTION_HEADS = 8  # the width must be a multiple of it
-_WAVES = 8  # sine and cosine pairs that tell a slice's place
+ATTENTION_HEADS = 8  # the width must be a multiple of this
+_WAVES = 8  # sine and cosine pairs of the position encoding
 
 
 def masked_pool(values: Tensor, mask: Tensor) -> Tensor:
@@ -29,13 +29,13 @@ def masked_pool(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def slice_fraction(mask: Tensor) -> Tensor:
-    """Place of each slice between the lowest (0) and the highest (1): `(B, S)` bool -> `(B, S)`."""
+    """Position of each slice from the lowest (0) to the highest (1): `(B, S)` bool -> `(B, S)`."""
     last = (mask.sum(dim=1, keepdim=True) - 1).clamp(min=1)
     return torch.arange(mask.shape[1], device=mask.device) / last
 
 
 class Recurrent(nn.Module):
-    """LSTM or GRU in both directions; `hidden` values for each."""
+    """Bidirectional LSTM or GRU with `hidden` values in each direction."""
 
     def __init__(self, cell: type[nn.RNNBase], hidden: int, layers: int, dropout: float):
         super().__init__()
@@ -46,7 +46,7 @@ class Recurrent(nn.Module):
         self.width = 2 * hidden
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """`(B, S, hidden)` -> `(B, S, 2 hidden)`; the way back starts at the last real slice."""
+        """`(B, S, hidden)` -> `(B, S, 2 hidden)`; backwards from the last real slice."""
         packed = pack_padded_sequence(
             x, mask.sum(dim=1).cpu(), batch_first=True, enforce_sorted=False
         )
@@ -56,7 +56,7 @@ class Recurrent(nn.Module):
 
 
 class TemporalCnn(nn.Module):
-    """Residual convolutions over 3 slices that lie 1, 2, 4, ... apart, a layer each."""
+    """Residual convolutions over 3 slices, dilated by 1, 2, 4, ... layer by layer."""
 
     def __init__(self, hidden: int, layers: int, dropout: float):
         super().__init__()
@@ -68,7 +68,7 @@ class TemporalCnn(nn.Module):
         self.width = hidden
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """`(B, S, hidden)` -> `(B, S, hidden)`; what does not exist is 0, as beyond the ends."""
+        """`(B, S, hidden)` -> `(B, S, hidden)`; padding counts as 0, as outside the ends."""
         for norm, conv in zip(self.norms, self.convs, strict=True):
             there = norm(x) * mask[..., None]
             x = x + self.dropout(F.gelu(conv(there.transpose(1, 2)).transpose(1, 2)))
@@ -76,7 +76,7 @@ class TemporalCnn(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Transformer encoder; a slice's place is its fraction of the way from lowest to highest."""
+    """Transformer encoder; positions are those of `slice_fraction`."""
 
     def __init__(self, hidden: int, layers: int, dropout: float):
         super().__init__()
@@ -107,21 +107,21 @@ KINDS = tuple(_BODIES)
 
 
 class StudyHead(nn.Module):
-    """Slice logits and exam logits out of a study's slice features and slice probabilities.
+    """Slice logits and exam logits from a study's slice features and slice probabilities.
 
-    The slice logits are those of the frozen network plus what the head adds, at first nothing.
-    The exam labels are read from mean and maximum over the slices.
+    The head adds a correction, initially zero, to the slice logits of the frozen network. The exam
+    logits come from the mean and maximum over the slices.
 
     Args:
         kind: lstm, gru, tcn or transformer.
-        n_features: features a slice, F.
+        n_features: features per slice, F.
         labels: names of the exam labels, in the order of the logits.
-        hidden: width, for each direction of lstm and gru; a multiple of 8.
-        layers: of the sequence model.
-        dropout: on its input and within it.
+        hidden: width (per direction for lstm and gru); a multiple of 8.
+        layers: layers of the sequence model.
+        dropout: on the input of the sequence model and inside it.
 
     Raises:
-        UserError: an unknown kind, or a width that is no multiple of 8.
+        UserError: an unknown kind, or a width that is not a multiple of 8.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class StudyHead(nn.Module):
         if kind not in _BODIES:
             raise UserError(f"no study head '{kind}': choose {', '.join(KINDS)}")
         if hidden % ATTENTION_HEADS:
-            raise UserError(f"hidden = {hidden}: a study head's width is a multiple of 8")
+            raise UserError(f"hidden = {hidden}: the width of a study head must be a multiple of 8")
         self.card = {
             "kind": kind,
             "n_features": n_features,
@@ -159,7 +159,7 @@ class StudyHead(nn.Module):
     def forward(self, features: Tensor, probability: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """`(B, S, F)`, `(B, S)` in [0, 1], `(B, S)` bool -> logits `(B, S)`, `(B, labels)`.
 
-        Slices are in the order of z; `mask` is true for those that exist, from the first one on.
+        Slices are sorted by z; `mask` is true for real slices, false for the padding after them.
         """
         frozen = torch.logit(probability, eps=1e-4)[..., None]
         x = self.reduce(torch.cat([self.norm(features), frozen], dim=2))

@@ -1,4 +1,4 @@
-"""X3D, a video network that is narrow and deep, with depthwise 3x3x3 convolutions.
+"""X3D, a narrow and deep video network with depthwise 3x3x3 convolutions.
 
 C. Feichtenhofer, "X3D: Expanding architectures for efficient video recognition", CVPR 2020 (the
 paper's reference 57). Tensors are named as in PyTorchVideo, so that its weights fit. XS, S and M
@@ -18,13 +18,13 @@ SQUEEZE = 1 / 16
 
 
 def _conv(cin: int, cout: int, kernel=(1, 1, 1), stride: int = 1, groups: int = 1) -> nn.Conv3d:
-    # Depth is never strided: all slices live on to the pooling.
+    # Depth is not strided: all slices are kept until the pooling.
     padding = tuple(side // 2 for side in kernel)
     return nn.Conv3d(cin, cout, kernel, (1, stride, stride), padding, groups=groups, bias=False)
 
 
 class _Squeeze(nn.Module):
-    # Squeeze and excitation: channels weighted by what the whole clip shows.
+    # Squeeze and excitation: channel weights from the mean over the clip.
     def __init__(self, width: int):
         super().__init__()
         inner = make_divisible(width * SQUEEZE, 8)
@@ -56,7 +56,7 @@ class _Bottleneck(nn.Module):
 class _Block(nn.Module):
     def __init__(self, cin: int, inner: int, cout: int, stride: int, squeeze: bool):
         super().__init__()
-        # The reference normalises a shortcut that changes width, not one that only strides.
+        # As in the reference: a shortcut is normalised if it changes width, not if it only strides.
         if stride > 1 or cin != cout:
             self.branch1_conv = _conv(cin, cout, stride=stride)
         if cin != cout:
@@ -90,7 +90,7 @@ class _Stage(nn.Module):
 class _Stem(nn.Module):
     def __init__(self, cin: int, cout: int):
         super().__init__()
-        # Named as in PyTorchVideo, where the in-plane convolution is the one called conv_t.
+        # Names of PyTorchVideo: conv_t is the in-plane convolution.
         self.conv = nn.Module()
         self.conv.conv_t = _conv(cin, cout, (1, 3, 3), stride=2)
         self.conv.conv_xy = _conv(cout, cout, (5, 1, 1), groups=cout)
@@ -119,12 +119,12 @@ class _Head(nn.Module):
 
 
 class X3D(nn.Module):
-    """The network, with random (He) weights.
+    """The X3D network, with random (He) weights.
 
     Args:
-        depth_factor: multiplies the blocks of each stage: 2.2 for XS, S and M, 5 for L.
-        classes: outputs.
-        dropout: before the classifier.
+        depth_factor: factor on the number of blocks per stage: 2.2 for XS, S and M, 5 for L.
+        classes: number of outputs.
+        dropout: rate before the classifier.
 
     Attributes:
         num_features: channels of the unpooled map (432).

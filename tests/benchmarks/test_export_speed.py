@@ -1,4 +1,4 @@
-"""Prediction on a CPU, PyTorch against OpenVINO, in one run, with as many threads as torch uses:
+"""Prediction on a CPU: PyTorch against OpenVINO, with the same number of threads.
 
 OMP_NUM_THREADS=2 .venv/bin/python -m pytest tests/benchmarks/test_export_speed.py --benchmark-only
 """
@@ -38,6 +38,6 @@ def test_predict_one_stack(benchmark, network, backend):
 
 
 def test_conversion(benchmark, network):
-    """What OpenVINO takes before the first stack."""
+    """Time that OpenVINO needs before the first stack."""
     net, size = network
     benchmark.pedantic(OpenVinoPredictor, (net, size), rounds=1)

@@ -1,6 +1,6 @@
-"""How fast the parts are: `.venv/bin/python -m pytest tests/benchmarks --benchmark-only`.
+"""Speed of single steps: `.venv/bin/python -m pytest tests/benchmarks --benchmark-only`.
 
-Figures depend on the machine; compare them within one run.
+Times depend on the machine: compare only within one run.
 """
 
 import albumentations as A
@@ -38,7 +38,7 @@ def study(cohort):
 
 @pytest.fixture(scope="module")
 def large_store(tmp_path_factory):
-    """One prepared study of the real size: a 250 x 330 x 400 crop of smooth tissue and noise."""
+    """One prepared study of realistic size: a 250 x 330 x 400 crop of smooth tissue and noise."""
     import pandas as pd
 
     store = Store.create(tmp_path_factory.mktemp("store"), {})
@@ -72,7 +72,7 @@ def test_prepare_volume(benchmark, study):
 
 @pytest.fixture(scope="module")
 def dicom_slices(cohort, tmp_path_factory):
-    """250 DICOM files of 512 x 512, uncompressed, as the scanner wrote them."""
+    """250 uncompressed DICOM files of 512 x 512."""
     folder = tmp_path_factory.mktemp("dicom")
     first = pydicom.dcmread(next((cohort / "train").rglob("*.dcm")))
     rng = np.random.default_rng(0)
@@ -90,7 +90,7 @@ def dicom_slices(cohort, tmp_path_factory):
 
 @pytest.fixture
 def one_core():
-    """As in a worker of the data loader."""
+    """One OpenCV thread, as in a worker of the data loader."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(0)
     yield
@@ -98,7 +98,7 @@ def one_core():
 
 
 def albumentations(settings):
-    """The paper's augmentation by the paper's library, of floats in [0, 1]."""
+    """The paper's augmentation of floats in [0, 1], by Albumentations."""
     side = (settings.cutout_size / 2, settings.cutout_size)
     holes = (settings.cutout_holes, settings.cutout_holes)
     limit = settings.contrast
@@ -120,7 +120,7 @@ def albumentations(settings):
 @pytest.mark.benchmark(group="augmented stack")
 @pytest.mark.parametrize("size", [96, 576])
 def test_augmented_stack(benchmark, large_store, one_core, size):
-    """One training stack from a prepared study of the real size: read, resize, augment."""
+    """One training stack from a prepared study of realistic size: read, resize, augment."""
     samples = training_samples(large_store, ["0" * 12])
     dataset = StackDataset(large_store, samples, size, AugmentSettings())
     rng = np.random.default_rng(0)
@@ -129,7 +129,7 @@ def test_augmented_stack(benchmark, large_store, one_core, size):
 
 @pytest.mark.benchmark(group="augmented stack")
 def test_augmented_stack_in_two_passes(benchmark, large_store, one_core):
-    """The same at 576, but resized first and then augmented as floats by Albumentations."""
+    """The same at 576 pixels: resized first, then augmented as floats by Albumentations."""
     augment = albumentations(AugmentSettings(contrast=0))
     rng = np.random.default_rng(0)
 
@@ -144,7 +144,7 @@ def test_augmented_stack_in_two_passes(benchmark, large_store, one_core):
 
 @pytest.mark.benchmark(group="augmented stack")
 def test_augmented_stack_from_dicom(benchmark, dicom_slices, one_core):
-    """The same at 576 without a store, in the paper's order: three DICOM files, nine channels."""
+    """The same at 576 pixels without a store: three DICOM files to nine augmented channels."""
     augment = albumentations(AugmentSettings())
     centre, width = np.array(WINDOWS, np.float32).T
     rng = np.random.default_rng(0)
@@ -164,7 +164,7 @@ def test_augmented_stack_from_dicom(benchmark, dicom_slices, one_core):
 
 @pytest.mark.parametrize("hops", [1, 2])
 def test_predict_volume(benchmark, hops):
-    """The demo's network on 40 slices at 96 px."""
+    """The demo's network on 40 slices at 96 pixels."""
     torch.manual_seed(0)
     net = HopNet([Encoder("tf_efficientnet_lite0")])
     net = to_best_device(net if hops == 1 else net.add_hop())

@@ -98,7 +98,7 @@ def test_prevalence_of_each_hop_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_older_models_are_read_but_know_no_prevalence(two_hops, tmp_path, version):
+def test_older_models_are_read_but_have_no_prevalence(two_hops, tmp_path, version):
     net, folder = two_hops
     card = json.loads((folder / "model.json").read_text())
     later = ("prevalence",) if version == 2 else ("prevalence", "depth", "passes")

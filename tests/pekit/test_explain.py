@@ -68,7 +68,7 @@ def test_occlusion_finds_the_place(stack):
     assert away.max() == 0  # at 8 pixels a square of 1/8 of the side is one pixel
 
 
-def test_unknown_method_offers_near_names(stack):
+def test_unknown_method_suggests_similar_names(stack):
     with pytest.raises(UserError, match=r"'oclusion': did you mean occlusion"):
         explain(Linear(), stack, "oclusion")
 
@@ -92,7 +92,7 @@ def test_real_network_is_nearly_complete(network):
     assert attribution.maps.shape == (1, 64, 64)
     assert attribution.completeness_error.max() < 0.2
     assert all(p.grad is None for p in network.parameters())
-    # In smaller batches it is the same, and so are drawn samples, which leave the state alone.
+    # Batch size does not matter; samples repeat and leave the random states unchanged.
     smaller = explain(network, stack, steps=64, batch_size=5)
     np.testing.assert_allclose(smaller.maps, attribution.maps, rtol=1e-2, atol=1e-5)
     drawn = [explain(network, stack, "gradient_shap", steps=4).maps for _ in range(2)]
@@ -101,7 +101,7 @@ def test_real_network_is_nearly_complete(network):
     assert (np.random.get_state()[1] == before_numpy).all()
 
 
-def test_slices_of_a_volume_by_each_hop(network):
+def test_slices_of_a_volume_for_each_hop(network):
     hu = np.random.default_rng(0).integers(-200, 400, (5, 40, 30)).astype(np.int16)
     found = explain_volume(network, hu, [0, 3], 32, method="saliency")
     assert list(found) == ["hop1", "hop2"]

@@ -91,7 +91,7 @@ def test_a_third_hop_is_the_second_once_more(hop1, stack):
 
 
 def test_hops_of_different_encoders(hop1, stack):
-    """The second starts as its own encoder alone; so does a third, whose features differ."""
+    """Hop 2 starts as its encoder alone; so does hop 3 after it, as the features differ."""
     regnet = Encoder("regnety_002")
     two = hop1.add_hop(regnet).eval()
     assert [e.name for e in two.encoders] == [LITE0, "regnety_002"]
@@ -125,7 +125,7 @@ def test_hops_that_share_weights(hop1, stack):
     assert not torch.allclose(logits[:, 2], logits[:, 1])
 
 
-def test_shared_weights_are_there_once_and_all_train(hop1, stack):
+def test_shared_weights_are_stored_once_and_all_train(hop1, stack):
     two, four = hop1.add_hop(shared=True), HopNet([Encoder(LITE0, 18)], passes=4)
     assert two.state_dict().keys() == four.state_dict().keys()
     assert sum(p.numel() for p in two.parameters()) == sum(p.numel() for p in four.parameters())

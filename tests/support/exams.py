@@ -1,4 +1,4 @@
-"""The toy store with exam labels, and the features of a small network on it."""
+"""The toy store with exam labels, and slice features of a small network."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -18,9 +18,9 @@ SIZE = 32
 
 
 def exam_store(root: Path, n: int = 12) -> tuple[Store, pd.DataFrame]:
-    """The toy store; every second study has PE, central in every fourth, none is chronic.
+    """The toy store: every second study has PE, every fourth central PE, none chronic PE.
 
-    One study more was excluded.
+    One more study is excluded.
     """
     store, split = toy_store(root, n)
     studies = store.studies
@@ -39,7 +39,7 @@ def exam_store(root: Path, n: int = 12) -> tuple[Store, pd.DataFrame]:
 
 @lru_cache
 def small_net() -> HopNet:
-    """Two hops of a network that fits the tests: one for all, not to be changed."""
+    """A two-hop network that all tests share: do not change it."""
     torch.manual_seed(0)
     return HopNet([Encoder("tf_efficientnet_lite0", init="package")]).add_hop().eval()
 

@@ -1,4 +1,4 @@
-"""A toy store that the tests of pekit train on: positive slices hold a bright square."""
+"""A toy store for the tests: positive slices hold a bright square."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ DEPTH, SIDE, BELOW = 10, 40, 2
 
 
 def toy_store(root: Path, n: int = 6) -> tuple[Store, pd.DataFrame]:
-    """`n` studies of 10 cropped slices (two more below the box), and a split of them."""
+    """A store of `n` studies, each of 10 cropped slices and 2 below the crop box, and its split."""
     store = Store.create(root, {"crop": "toy"})
     rng = np.random.default_rng(0)
     studies, slices, landmarks = [], [], []

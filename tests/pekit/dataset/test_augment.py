@@ -1,4 +1,4 @@
-"""The one warp of HU against the paper's own order, by Albumentations on windowed channels."""
+"""The single warp of HU against the paper's order: Albumentations on windowed channels."""
 
 from dataclasses import replace
 
@@ -18,14 +18,14 @@ STILL = {"contrast": 0, "shift": 0, "scale": 0, "rotate_deg": 0, "cutout_holes":
 
 
 def smooth_stack(shape=(3, 120, 150)):
-    """Tissue that varies over some 10 pixels, in all three windows' ranges."""
+    """Tissue that varies over about 10 pixels, within the range of all three windows."""
     noise = np.random.default_rng(0).normal(0, 1, shape).astype(np.float32)
     smooth = np.stack([cv2.GaussianBlur(plane, None, 6) for plane in noise])
     return (smooth / smooth.std() * 400 - 200).astype(np.int16)
 
 
 def parts(draw, size=SIZE):
-    """Scale, angle in degrees and shift of the centre in pixels that a draw's matrix does."""
+    """Scale, angle (degrees) and shift of the centre (pixels) of a draw's matrix."""
     (a, b, _), _ = draw.matrix
     centre = np.full(2, (size - 1) / 2)
     shift = draw.matrix[:, :2] @ centre + draw.matrix[:, 2] - centre
@@ -64,7 +64,7 @@ def test_equals_windowing_then_albumentations_on_nine_channels(seed):
     ours = windows(ours, torch.tensor([draw.contrast], dtype=torch.float32))[0]
     error = np.abs(ours.permute(1, 2, 0).numpy() - expected)
     assert error.mean() < 0.005
-    assert (error > 0.1).mean() < 0.008, "only where the image ends or a window's ramp does"
+    assert (error > 0.1).mean() < 0.008, "only at the border of the image or the end of a window"
 
 
 def test_draws_fill_the_papers_ranges():
@@ -92,18 +92,18 @@ def test_draws_fill_the_papers_ranges():
     assert holes.max() == SIZE, "a hole may touch the border and never leaves the image"
 
 
-def test_a_draw_is_a_function_of_its_seed():
+def test_a_draw_depends_only_on_its_seed():
     one, two, other = (draw_augmentation(AugmentSettings(), SIZE, seed) for seed in (7, 7, 2**62))
     np.testing.assert_array_equal(one.matrix, two.matrix)
     np.testing.assert_array_equal(one.holes, two.holes)
     assert one.contrast == two.contrast != other.contrast
 
 
-def test_doing_nothing_is_the_resizing():
+def test_zero_augmentation_is_the_resizing():
     stack = smooth_stack()
     still = augment_stack(stack, SIZE, draw_augmentation(AugmentSettings(**STILL), SIZE, 3))
     difference = still.astype(int) - resize_slices(stack, SIZE)
-    # At the border, of half a pixel, the warp looks outside.
+    # Within half a pixel of the border the warp reads from outside the image.
     assert np.abs(difference[:, 1:-1, 1:-1]).max() <= 1
 
 

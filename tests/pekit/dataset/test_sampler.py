@@ -7,7 +7,7 @@ from pekit.dataset.sampler import EpochSampler
 LABEL = np.array([1] * 10 + [0] * 90)
 
 
-def test_sampler_draws_the_fraction_it_is_asked_for():
+def test_sampler_draws_the_requested_fraction():
     sampler = EpochSampler(LABEL, 200, 0.4, seed=1)
     index = [i for i, _ in sampler]
     assert LABEL[index].sum() == 80
@@ -23,7 +23,7 @@ def test_by_default_every_slice_once_at_natural_prevalence():
     assert sampler.prevalence == 0.1
 
 
-def test_sampler_is_a_function_of_seed_and_epoch():
+def test_sampler_depends_only_on_seed_and_epoch():
     label = np.array([0, 1] * 20)
     one, two = EpochSampler(label, seed=3), EpochSampler(label, seed=3)
     first = list(one)
@@ -35,7 +35,7 @@ def test_sampler_is_a_function_of_seed_and_epoch():
 
 
 @pytest.mark.parametrize("world", [1, 3])
-def test_an_epoch_goes_on_where_it_was(world):
+def test_an_epoch_is_resumed(world):
     sampler = EpochSampler(LABEL, 200, 0.4, rank=world - 1, world=world)
     sampler.set_epoch(2)
     whole = list(sampler)
@@ -46,11 +46,11 @@ def test_an_epoch_goes_on_where_it_was(world):
     assert len(list(sampler)) == len(whole)
 
 
-def test_processes_share_an_epoch_out():
+def test_processes_share_an_epoch():
     whole = list(EpochSampler(LABEL, seed=5))
     parts = [list(EpochSampler(LABEL, seed=5, rank=rank, world=3)) for rank in range(3)]
     assert [len(part) for part in parts] == [33, 33, 33]
-    # A step takes the samples that one process with three times the batch would take.
+    # Each step takes the samples of one process with a batch three times as large.
     assert [draw for step in zip(*parts, strict=True) for draw in step] == whole[:99]
 
 

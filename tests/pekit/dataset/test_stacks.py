@@ -60,7 +60,7 @@ def test_deeper_stacks(toy):
         assert sample["index"] == 15
 
 
-def test_augmentation_that_does_nothing(toy):
+def test_zero_augmentation_changes_nothing(toy):
     store, studies = toy
     samples = training_samples(store, studies)
     plain = StackDataset(store, samples, SIDE)[14]

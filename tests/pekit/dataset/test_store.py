@@ -41,7 +41,7 @@ def test_volume_is_laid_out_for_three_slice_reads(store):
     assert array.blocks == (1, 50, 41)
 
 
-def test_a_volume_written_anew_is_read_anew(store):
+def test_a_replaced_volume_is_read_again(store):
     store.write_volume("abc", np.zeros((4, 8, 8), np.int16))
     assert store.read_volume("abc").max() == 0
     store.write_volume("abc", np.ones((5, 8, 8), np.int16))
@@ -75,7 +75,7 @@ def test_other_settings_drop_the_tables(store):
 
 
 def test_a_store_of_version_1_is_read(tmp_path):
-    """It calls the column `status` of its studies `verdict`."""
+    """There the column `status` of studies is called `verdict`."""
     store, _ = toy_store(tmp_path)
     write_json(store.root / "store.json", {"version": 1})
     old = store.studies.rename(columns={"status": "verdict"})

@@ -61,8 +61,8 @@ def test_weights_of_another_shape_name_the_layer(tmp_path):
 
 
 @pytest.mark.parametrize("name", [LITE0, "vit_tiny_patch16_224"])
-def test_more_channels_weigh_zero(name):
-    """The copy computes the same whatever the new channels show; without them it is as before."""
+def test_new_channels_have_zero_weights(name):
+    """The copy ignores the new channels; cutting them gives the original again."""
     encoder = Encoder(name, image_size=64).eval()
     wide = encoder.with_in_chans(18).eval()
     images = torch.rand(2, 18, 64, 64)
@@ -72,7 +72,7 @@ def test_more_channels_weigh_zero(name):
         assert torch.equal(wide.with_in_chans(9).eval()(images[:, :9])[0], expected)
 
 
-def test_networks_of_one_image_size_name_it():
+def test_networks_for_one_image_size_name_it():
     vit = Encoder("vit_tiny_patch16_224").eval()
     assert (vit.image_size, Encoder(LITE0, image_size=64).image_size) == (224, None)
     with pytest.raises(UserError, match="built for images of 224 pixels, not 64 x 64"):
@@ -83,7 +83,7 @@ def test_networks_of_one_image_size_name_it():
         Encoder("coatnet_nano_rw_224", image_size=80)
 
 
-def test_feature_maps_of_networks_that_keep_channels_last():
+def test_feature_maps_of_channels_last_networks():
     swin = Encoder("swin_tiny_patch4_window7_224", image_size=64).eval()
     with torch.inference_mode():
         _, features = swin(torch.rand(1, 9, 64, 64))
@@ -92,7 +92,7 @@ def test_feature_maps_of_networks_that_keep_channels_last():
     ]
 
 
-def test_unknown_names_offer_near_ones():
+def test_unknown_names_suggest_similar_ones():
     with pytest.raises(UserError, match="tf_efficientnetv2_l"):
         Encoder("tf_efficientnet_v2_l")
     with pytest.raises(UserError, match="neither random, timm, package nor a file"):

@@ -15,7 +15,7 @@ from pekit.model.x3d import X3D
     [("r3d_18", 33.2), ("mc3_18", 11.5), ("r2plus1d_18", 31.3), ("x3d_m", 2.98), ("x3d_l", 5.34)],
 )
 def test_sizes_of_the_networks(name, millions):
-    """Published sizes, less the classifier of 400 classes (513 k, or 820 k of X3D), plus ours."""
+    """Published sizes minus the 400-class classifier (513 k; X3D 820 k) plus the two-class one."""
     with torch.device("meta"):
         encoder = Encoder3D(name)
     assert sum(p.numel() for p in encoder.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
@@ -62,7 +62,7 @@ def test_landmarks_from_a_deep_stack():
 def test_weights_from_a_file(tmp_path):
     trained = Encoder3D("x3d_s", depth=3)
     state = dict(trained.net.state_dict())
-    state["blocks.5.proj.weight"] = torch.zeros(400, 2048)  # of other classes: not used
+    state["blocks.5.proj.weight"] = torch.zeros(400, 2048)  # for other classes: ignored
     torch.save({"model_state": state}, tmp_path / "x3d.pyth")
     start = Encoder3D("x3d_m", str(tmp_path / "x3d.pyth"), depth=3)
     key = "blocks.3.res_blocks.0.branch2.conv_b.weight"

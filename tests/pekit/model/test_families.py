@@ -1,4 +1,4 @@
-"""The encoders that the paper tried (section III), each small: a step, saved, a hop more."""
+"""Encoder families of the paper (section III), small: training step, checkpoint, second hop."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def stack_for(net, size):
 
 
 @pytest.mark.parametrize("name", [*PYRAMIDS, *TRANSFORMERS, *VOLUMES])
-def test_an_encoder_learns_and_comes_back_and_grows(name, tmp_path):
+def test_an_encoder_trains_is_restored_and_takes_a_hop(name, tmp_path):
     net, size = one_hop(name)
     stack = stack_for(net, size)
     net.to(memory_format=net.memory_format).train()
@@ -41,7 +41,7 @@ def test_an_encoder_learns_and_comes_back_and_grows(name, tmp_path):
     net.eval()
     save_model(tmp_path, net, size)
     loaded, card = load_hops(tmp_path)
-    loaded.to(memory_format=net.memory_format)  # another layout, other last bits
+    loaded.to(memory_format=net.memory_format)  # same memory layout, so equal to the bit
     assert (card.encoders, card.depth, loaded.depth) == ([name], net.depth, net.depth)
     with torch.inference_mode():
         logits = net(stack)
@@ -72,4 +72,4 @@ def test_a_vision_transformer_may_be_the_last_hop():
     with torch.inference_mode():
         logits = two(stack)
         alone = HopNet([vit]).eval()(stack)
-    assert torch.equal(logits[:, 1], alone[:, 0]), "before training it does not use the context"
+    assert torch.equal(logits[:, 1], alone[:, 0]), "before training it ignores the context"

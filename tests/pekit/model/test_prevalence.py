@@ -6,7 +6,7 @@ from pekit.model.prevalence import Prevalence, check_prevalence, correct_hops, c
 from pekit.voting import Vote, best_vote, study_verdicts
 
 
-def test_an_undecided_network_says_the_true_prevalence():
+def test_the_training_prevalence_becomes_the_true_prevalence():
     assert correct_prevalence(0.5, 0.5, 0.1) == pytest.approx(0.1)
     assert correct_prevalence(0.4, 0.4, 0.02) == pytest.approx(0.02)
 
@@ -16,7 +16,7 @@ def test_odds_are_multiplied_by_the_ratio_of_the_prior_odds():
     assert correct_prevalence(0.8, 0.4, 0.02) == pytest.approx(6 / 55)
 
 
-def test_order_ends_and_shape_stay():
+def test_order_zero_one_and_shape_do_not_change():
     p = np.array([[0.0, 0.2], [0.9, 1.0]])
     corrected = correct_prevalence(p, 0.4, 0.02)
     assert corrected.shape == (2, 2)
@@ -27,9 +27,9 @@ def test_order_ends_and_shape_stay():
     np.testing.assert_allclose(correct_prevalence(corrected, 0.02, 0.4), p, atol=1e-12)
 
 
-def test_a_drawn_sample_is_corrected_to_the_frequency_in_the_whole():
-    # 1000 negatives and 100 positives in three kinds of slice; all positives are drawn and a tenth
-    # of the negatives. A perfect network of the drawn ones, corrected, is one of the whole.
+def test_a_sampled_part_is_corrected_to_the_frequency_in_the_whole():
+    # 1000 negatives and 100 positives in three kinds of slice; all positives and a tenth of the
+    # negatives are sampled. A perfect network for the sample, corrected, is perfect for the whole.
     negative, positive = np.array([900, 80, 20]), np.array([10, 30, 60])
     drawn = positive / (positive + negative / 10)
     corrected = correct_prevalence(drawn, 100 / 200, 100 / 1100)
@@ -53,7 +53,7 @@ HALF, TENTH = Prevalence(0.5, 0.1), Prevalence(0.4, 0.1)
 
 
 def test_each_hop_is_corrected_from_its_own_prevalence():
-    # An undecided hop says the prevalence that it was trained at, and then the one asked for.
+    # A probability equal to the training prevalence becomes the target prevalence.
     said = np.array([[0.5, 0.4]], dtype=np.float32)
     hops = [HALF, TENTH]
     np.testing.assert_allclose(correct_hops(said, hops, "natural"), [[0.1, 0.1]], rtol=1e-6)
@@ -63,7 +63,7 @@ def test_each_hop_is_corrected_from_its_own_prevalence():
 
 @pytest.mark.parametrize("prior", ["natural", 0.9])
 def test_verdicts_stay_with_thresholds_corrected_alike(prior):
-    """To the float: the closest neighbours, near 0 and near 1, are still told apart."""
+    """Even adjacent floats near 0 and near 1 stay different."""
     rng = np.random.default_rng(0)
     ends = np.float32([0, 1e-30, 1e-7, 0.5, 1 - 1e-7, 1])
     near = np.concatenate([np.nextafter(ends, np.float32(0)), ends])
@@ -96,7 +96,7 @@ def test_a_number_may_come_as_text():
 
 
 @pytest.mark.parametrize("prior", ["naturel", "0", 1.0, "nan", None])
-def test_what_is_no_prevalence_is_refused(prior):
+def test_invalid_prevalences_are_refused(prior):
     with pytest.raises(UserError, match="must be natural, training, or the fraction"):
         check_prevalence(prior, [TENTH])
 

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -12,14 +14,14 @@ FEATURES, LONG, SHORT = 12, 9, 6
 def head_of(kind, **sizes):
     torch.manual_seed(0)
     head = StudyHead(kind, FEATURES, LABELS, **{"hidden": 16, "layers": 2, **sizes})
-    # At the start a head adds nothing to the slice logits: here it must.
+    # A new head adds zero to the slice logits: give it weights.
     torch.nn.init.normal_(head.slice_out.weight)
     return head.eval()
 
 
 @pytest.fixture(scope="module")
 def studies():
-    """Two studies, the second shorter; where it has no slices there is noise."""
+    """Two studies; the second is shorter and padded with noise."""
     torch.manual_seed(1)
     mask = torch.ones(2, LONG, dtype=torch.bool)
     mask[1, SHORT:] = False
@@ -39,8 +41,8 @@ def test_padding_changes_nothing(kind, studies):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_slice_tells_its_neighbours(kind, studies):
-    """Each slice's logit hangs on other slices and on their order."""
+def test_a_slice_changes_its_neighbours(kind, studies):
+    """The logit of a slice depends on other slices and on their order."""
     head = head_of(kind)
     features, probability, mask = studies
     slices, exam = head(features, probability, mask)
@@ -73,7 +75,7 @@ def test_pool_by_hand():
     assert torch.equal(masked_pool(values[:, order], mask), masked_pool(values, mask))
 
 
-def test_place_runs_from_lowest_to_highest_slice():
+def test_position_runs_from_lowest_to_highest_slice():
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2, [True] + [False] * 4])
     place = slice_fraction(mask)
     assert place[0].tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
@@ -82,7 +84,7 @@ def test_place_runs_from_lowest_to_highest_slice():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_new_head_says_what_the_network_says(kind, studies):
+def test_a_new_head_gives_the_probability_of_the_network(kind, studies):
     head = StudyHead(kind, FEATURES, LABELS, hidden=16).eval()
     slices, _ = head(*studies)
     torch.testing.assert_close(slices.sigmoid(), studies[1].clamp(1e-4, 1 - 1e-4))
@@ -118,4 +120,11 @@ def test_bad_heads_are_named(tmp_path):
     with pytest.raises(UserError, match="weights do not fit"):
         load_head(tmp_path)
     with pytest.raises(UserError, match=r"no head\.safetensors"):
+        load_head(other)
+    card = json.loads((other / "head.json").read_text())
+    (other / "head.json").write_text(json.dumps({**card, "colour": "red"}))
+    with pytest.raises(UserError, match=r"did not write head\.json.*colour"):
+        load_head(other)
+    (other / "head.json").write_text(json.dumps({**card, "version": 7}))
+    with pytest.raises(UserError, match="version 7"):
         load_head(other)
