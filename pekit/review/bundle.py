@@ -14,7 +14,7 @@ from typing import Any
 from pekit.common.errors import UserError
 from pekit.common.files import file_hash, read_json
 
-VERSION = 1
+VERSION = 2
 CARD, SUMS, INDEX, STAGES = "bundle.json", "SHA256SUMS", "index.html", "stages"
 
 

@@ -4,24 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from pekit.common.html.render import render, table
 from pekit.review.bundle import STAGES, files_of, read_card, splits_used, stage_json
 
-FOLDER = Path(__file__).parent
-ROWS = 40  # of a table that the page shows
+ROWS = 40  # that the page shows of a table
 OPEN, CLOSE = "<!-- tables -->", "<!-- /tables -->"
-
-
-def render(template: str, **values: Any) -> str:
-    """A template of this folder, filled; values are escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined
-    )
-    environment.trim_blocks = True
-    style = {"style": (FOLDER / "style.css").read_text(encoding="utf-8")}
-    style["notebook_style"] = (FOLDER / "notebook.css").read_text(encoding="utf-8")
-    return environment.get_template(template).render(**style, **values).lstrip()
 
 
 def render_index(bundle: Path) -> str:
@@ -40,6 +28,7 @@ def render_index(bundle: Path) -> str:
                 packages[package] = f"{found}, {version}"
     return render(
         "index.html",
+        title=f"{card['experiment']}: review bundle",
         card=card,
         notes=_notes(bundle, card),
         facts=_facts(bundle, card),
@@ -131,39 +120,18 @@ def _notes(bundle: Path, card: dict[str, Any]) -> list[str]:
 
 
 def _table(bundle: Path, name: str) -> dict[str, Any]:
-    """A CSV as the page shows it: fractions to four digits."""
+    """A CSV as the page shows it."""
     path = bundle / name
     try:
-        table = pd.read_csv(path)
+        content = pd.read_csv(path)
     except pd.errors.EmptyDataError:
-        table = pd.DataFrame()
+        content = pd.DataFrame()
     stage, rest = name.split("/", 2)[1:]
     title = f"{stage}: {path.stem}"
     beside = path.with_suffix(".txt")
     if rest == "table.csv" and beside.exists():
         title = beside.read_text(encoding="utf-8").split("\n")[0]
-    numbers = [c for c in table if pd.api.types.is_numeric_dtype(table[c])]
-    rows = table.head(ROWS).astype(object).where(table.head(ROWS).notna(), None)
-    return {
-        "title": title,
-        "file": name,
-        "columns": list(table.columns),
-        "numbers": numbers,
-        "rows": [[_cell(value) for value in row] for row in rows.itertuples(index=False)],
-        "more": len(table) > ROWS,
-        "length": len(table),
-    }
-
-
-def _cell(value: Any) -> tuple[str, str]:
-    """Kind and text of a cell."""
-    if value is None:
-        return "", "–"
-    if isinstance(value, float):
-        return "number", f"{value:.4g}"
-    if isinstance(value, str):
-        return ("long" if len(value) > 40 else ""), value
-    return "number", str(value)
+    return {"title": title, "file": name, "grid": table(content, ROWS)}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

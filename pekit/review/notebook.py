@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pekit.common.errors import UserError
-from pekit.review.index import render
+from pekit.common.html.render import render
 from pekit.review.privacy import scrub
 
 LEFT_OUT = "[picture left out]"
@@ -42,7 +42,14 @@ def notebook_page(notebook: Path, stage: str, images: bool = True) -> str:
     )
     body, resources = HTMLExporter(template_name="basic").from_notebook_node(clean)
     style = "\n".join(resources["inlining"]["css"])
-    return render("notebook.html", title=notebook.name, stage=stage, body=body, code_style=style)
+    return render(
+        "notebook.html",
+        scripts="'unsafe-inline'",  # of the outputs, such as the slice viewer's
+        title=notebook.name,
+        stage=stage,
+        body=body,
+        code_style=style,
+    )
 
 
 def _cell(source: Any, images: bool) -> Any:

@@ -7,6 +7,7 @@ import getpass
 import platform
 import re
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import pandas as pd
@@ -26,14 +27,15 @@ _PATH = re.compile(
     r"|(?<=[\"'])(?:~/[^\"'\n]*|/[\w.@^+%-]+/?)(?=[\"'])"
     r"|\b[A-Za-z]:(?:\\{1,2}[\w.@^+ -]+)+"  # C:\Users\name
 )
-# Long runs of base64 hold slashes: embedded pictures and volumes.
-_ENCODED = re.compile(r"[A-Za-z0-9+/=]{100,}")
+# Long runs of base64 (embedded pictures) hold slashes. None but a JPEG's starts with one.
+_ENCODED = re.compile(r"(?<![A-Za-z0-9+/=])(?:/9j/|[A-Za-z0-9+])[A-Za-z0-9+/=]{96,}")
 _DICOM_UID = re.compile(r"(?<![\w.])[0-2](?:\.\d+){7,}(?![\w.])")
 
 
 def scrub(text: str) -> str:
-    """The text with `[path]` in the place of each absolute path."""
-    return _PATH.sub(HIDDEN, text)
+    """Replace each absolute path in a text by `[path]`; base64 stays as it is."""
+    pieces = zip_longest(_ENCODED.split(text), _ENCODED.findall(text), fillvalue="")
+    return "".join(_PATH.sub(HIDDEN, outside) + encoded for outside, encoded in pieces)
 
 
 def check_privacy(folder: Path) -> None:

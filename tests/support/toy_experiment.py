@@ -19,6 +19,7 @@ from pekit.evaluation.ablation import write_inputs as write_inputs_of_ablation
 from pekit.evaluation.evaluate import EvaluationSettings, evaluate, write_inputs
 from pekit.figures.base import KitFigure
 from pekit.reports.page import Picture, Section, write_page
+from pekit.reports.viewer.study import StudyView, slice_viewer
 from pekit.tracking.run import Run
 
 STAGES = {
@@ -127,11 +128,14 @@ def _executed(stage: str) -> nbformat.NotebookNode:
     tables = pd.DataFrame({"part": ["train"], "studies": [4]}).to_html()
     embedded = f'<table><tr><td><img src="data:image/png;base64,{code}"></td></tr></table>'
     widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "bar"}
+    view = StudyView("toy", np.zeros((3, 32, 32), np.int16), (2, 1, 1), {"hop1": [0, 1, 0]})
+    viewer = {"text/html": slice_viewer(view)._repr_html_(), "text/plain": "Viewer(...)"}
     outputs = [
         new_output("stream", name="stderr", text="/home/smith/kit/a.py:5: UserWarning: odd\n"),
         new_output("display_data", data=picture),
         new_output("display_data", data={"text/html": embedded}),
         new_output("display_data", data=widget),
+        new_output("execute_result", data=viewer),
         new_output("execute_result", data={"text/html": tables, "text/plain": "part studies"}),
     ]
     markdown = new_markdown_cell("What it is: ![slice](attachment:slice.png)")

@@ -14,9 +14,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment
-
 from pekit.common.files import atomic
+from pekit.common.html.render import render
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("image.js", "viewer.js")
@@ -52,16 +51,14 @@ class Viewer:
 
     def document(self) -> str:
         """The whole document."""
-        template = Environment(autoescape=True).from_string(
-            (FOLDER / "viewer.html").read_text(encoding="utf-8")
-        )
         # "<" escaped, so that no text of the study can end the block that holds it.
         content = json.dumps(self.content, separators=(",", ":"), allow_nan=False)
-        return template.render(
+        return render(
+            "viewer.html",
+            FOLDER,
+            scripts=script_source(),
             title=self.title,
-            style=(FOLDER / "viewer.css").read_text(encoding="utf-8"),
             script=script(),
-            script_source=script_source(),
             content=content.replace("<", "\\u003c"),
         )
 

@@ -1,11 +1,13 @@
 """The page is opened in a real browser, Debian's Chromium, driven by Playwright."""
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import pytest
 from browser import browser
 from matplotlib.figure import Figure
 
+from pekit.common.html.render import table
 from pekit.reports.page import Picture, Section, render_page, write_page
 
 mpl.use("agg")
@@ -38,8 +40,28 @@ def test_texts_are_escaped_and_values_rounded(page_arguments):
     assert "Low contrast &amp; another scanner" in html
     assert "<script" not in html
     assert "script-src" not in html
-    assert "<td>0.877</td><td>120</td>" in html
-    assert "<td>–</td><td>120</td>" in html
+    number = '<td class="number">'
+    assert f"{number}0.877</td>{number}120</td>" in html
+    assert f"{number}–</td>{number}120</td>" in html
+
+
+def test_a_table_as_texts():
+    frame = pd.DataFrame(
+        {
+            "study": ["a", None, "b"],
+            "AUROC": [1.0, 0.12345, np.nan],
+            "p": [0.0, 2e-5, 0.5],
+            "slices": [12.0, np.nan, 3.0],  # counts, which a missing value makes fractions
+            "why": ["", "x" * 50, ""],
+        }
+    )
+    shown = table(frame, limit=2)
+    assert [kind for _, kind in shown["columns"]] == ["text", "number", "number", "number", "long"]
+    assert shown["rows"] == [
+        ["a", "1.000", "0.000", "12", ""],
+        ["–", "0.123", "2e-05", "–", "x" * 50],
+    ]
+    assert shown["length"] == 3
 
 
 def test_nothing_else_than_texts_pictures_and_tables():
@@ -60,7 +82,7 @@ def test_a_page_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
 
 
-@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize("width", [420, 1200])
 def test_opens_in_chromium_with_no_request_to_any_host(tmp_path, page_arguments, width):
     path = write_page(tmp_path / "page.html", **page_arguments)
     with browser(width) as (tab, asked):

@@ -14,6 +14,7 @@ from browser import browser
 from toy import BELOW, DEPTH, toy_store
 
 from pekit.common.errors import UserError
+from pekit.common.html.render import FOLDER as TEMPLATES
 from pekit.dataset.schema import SLICE_LABEL
 from pekit.figures.base import CLOT, HOP_COLOURS, HULL, TRUTH
 from pekit.reports.page import Section, write_page
@@ -337,13 +338,16 @@ def test_colours_are_those_of_the_figures():
     ]  # fmt: skip
 
 
-def test_the_browsers_files_are_in_an_installed_package():
+@pytest.mark.parametrize(
+    ("package", "folder"), [("pekit.reports.viewer", FOLDER), ("pekit.common.html", TEMPLATES)]
+)
+def test_the_browsers_files_are_in_an_installed_package(package, folder):
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
     tools = project["tool"]["setuptools"]
-    assert "pekit.reports.viewer" in tools["packages"]
-    shipped = tools["package-data"]["pekit.reports.viewer"]
-    files = {file for pattern in shipped for file in FOLDER.glob(pattern)}
-    assert files == {file for file in FOLDER.iterdir() if file.suffix in (".js", ".css", ".html")}
+    assert package in tools["packages"]
+    files = {file for pattern in tools["package-data"][package] for file in folder.glob(pattern)}
+    assert files == {file for file in folder.iterdir() if file.suffix in (".js", ".css", ".html")}
+    assert files
 
 
 def test_prepared_study_as_the_store_and_the_predictions_have_it(tmp_path):

@@ -121,7 +121,7 @@ def test_no_image_survives(bundles):
     card = json.loads((bundle / "bundle.json").read_text())
     assert card["left_out"] == ["prepare/figures/hull.png", "evaluate/report.html"]
     page = (bundle / "stages" / "hop1" / "notebook.html").read_text()
-    assert page.count("[picture left out]") == 4  # markdown, figure, markup, widget
+    assert page.count("[picture left out]") == 5  # markdown, figure, markup, widget, viewer
     assert "<td>train</td>" in page, "a table stays"
 
 
@@ -161,6 +161,8 @@ def test_texts_hold_no_path(experiment, bundles):
         ("https://example.org/a/b </td></tr> <br/>", None),
         ("data:image/jpeg;base64,/9j/4AAQ/SkZJ", None),
         ('hop.replace(/^hop/, "hop ")', None),
+        (f"&quot;/9j/{'4AAQSkZJRg/' * 10}&quot;", None),  # a JPEG in base64
+        (f'"/home/{"smith/" * 20}x"', f'"{HIDDEN}"'),
     ],
 )
 def test_scrub(text, scrubbed):
@@ -290,6 +292,12 @@ def test_opens_from_disk_with_no_request(bundles, tmp_path, images):
         assert len(files) > 40
         tab.click("a[href='#hop1']")
         assert tab.get_by_text("train_loss").is_visible(), "a link opens its details"
+        tab.goto((bundle / "stages" / "hop1" / "notebook.html").as_uri())
+        if images:
+            tab.locator("iframe").scroll_into_view_if_needed()
+            viewer = tab.locator("iframe").content_frame
+            viewer.locator('#image[data-z="1"]').wait_for()  # set when the slice is drawn
+        assert tab.locator("iframe").count() == images
     assert complaints == []
     assert [address for address in asked if not address.startswith(("file:", "data:"))] == []
 

@@ -178,7 +178,7 @@ def test_nothing_to_recompute_is_not_verified(bundle):
     ("card", "message"),
     [
         (None, "is no review bundle"),
-        ({"version": 99, "commit": "abc"}, "of version 99, this kit reads version 1.*commit abc"),
+        ({"version": 99, "commit": "abc"}, "of version 99, this kit reads version 2.*commit abc"),
     ],
 )
 def test_no_bundle_or_another_version(tmp_path, capsys, card, message):
