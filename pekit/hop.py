@@ -215,6 +215,12 @@ class HopNet(nn.Module):
         return grown
 
 
+def to_best_device(net: HopNet) -> HopNet:
+    """`net` on the GPU where torch sees one, in the memory layout that convolutions like."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return net.to(device, memory_format=net.memory_format)
+
+
 def _check_chain(encoders: list[Encoder | Encoder3D], passes: int) -> None:
     if passes < 1 or (passes > 1 and len(encoders) > 1):
         raise UserError(f"{passes} passes of {len(encoders)} encoders: sharing takes a single one")

@@ -18,7 +18,7 @@ from pekit.dataset.schema import SLICE_LABEL, UIDS
 from pekit.dataset.stacks import resize_slices, volume_stacks
 from pekit.dataset.store import Store
 from pekit.dataset.windows import SLICES
-from pekit.hop import HopNet
+from pekit.hop import HopNet, to_best_device
 from pekit.inference.openvino import OpenVinoPredictor, has_openvino
 from pekit.model.prevalence import Prevalence, check_prevalence, correct_hops
 
@@ -103,12 +103,6 @@ class _AtPrevalence:
 
     def __call__(self, stack_hu: np.ndarray) -> np.ndarray:
         return correct_hops(self.plain(stack_hu), self.known, self.target)
-
-
-def to_best_device(net: HopNet) -> HopNet:
-    """`net` on the GPU where torch sees one, in the memory layout that convolutions like."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return net.to(device, memory_format=net.memory_format)
 
 
 def predict_volume(

@@ -7,7 +7,7 @@ from pekit.dataset.split import read_split
 from pekit.dataset.store import Store
 from pekit.evaluation.predictions import read_predictions
 from pekit.evaluation.thresholds import read_thresholds
-from pekit.inference.predict import to_best_device
+from pekit.hop import to_best_device
 from pekit.reports.cases import Explainer
 
 

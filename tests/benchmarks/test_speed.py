@@ -19,8 +19,8 @@ from pekit.dataset.schema import BOX_COLUMNS, SLICE_LABEL
 from pekit.dataset.stacks import StackDataset, read_stack, resize_slices, training_samples
 from pekit.dataset.store import Store
 from pekit.dataset.windows import WINDOWS
-from pekit.hop import HopNet
-from pekit.inference.predict import predict_volume, to_best_device
+from pekit.hop import HopNet, to_best_device
+from pekit.inference.predict import predict_volume
 from pekit.model.encoder import Encoder
 
 
