@@ -1,9 +1,10 @@
-"""One study explained: its top slices, what each hop used of them, its curve and its viewer.
+"""Error analysis: cases (studies with their top slices explained), and the page of all errors.
 
 explainer = Explainer(store, predictions, votes, net, card.image_size)
 case = explainer.case(study)
 case.figure()           # slices, attribution of each hop, curve
 case.viewer()           # to scroll through
+error_sections(errors, cases)    # for `write_page`
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,18 +24,22 @@ from pekit.reports.viewer.frame import Viewer
 from pekit.reports.viewer.study import StudyView, slice_viewer, view_study
 from pekit.voting import Vote
 
+# JPEG quality of viewers in a page of errors: at 256 pixels a study of 250 slices takes 2 MB, so
+# that 39 errors, as many as the paper has, fit one page.
+QUALITY = 80
+
 
 @dataclass(frozen=True)
 class Case:
-    """A study with its explained slices.
+    """A study with N explained slices.
 
     Attributes:
         study: its UID.
-        slices: z of the explained slices in the whole study, the most telling first.
+        slices: indices z of the explained slices in the study, the most probable first.
         attributions: by hop, maps `(N, Y, X)` of these slices.
-        rows: its predictions.
-        votes: one a hop.
-        view: all of it, to scroll through.
+        rows: predictions of the study, one row per slice.
+        votes: one per hop.
+        view: the study for the slice viewer.
     """
 
     study: str
@@ -46,7 +51,7 @@ class Case:
 
     @property
     def crop_rows(self) -> list[int]:
-        """The explained slices as indices into the crop."""
+        """Indices of the explained slices in the crop."""
         return [z - self.view.z0 for z in self.slices]
 
     @property
@@ -56,14 +61,14 @@ class Case:
 
     @property
     def clots(self) -> np.ndarray | None:
-        """True clots `(N, Y, X)` bool of the explained slices, where known."""
+        """Masks of the true clots `(N, Y, X)` bool on the explained slices; None where unknown."""
         clots = self.view.outlines.get("clots")
         return None if clots is None else clots[self.crop_rows]
 
     def focus(self) -> list[dict]:
-        """Of each hop and slice the share of attribution inside the true clots, and by chance.
+        """Share of attribution inside the true clots, and by chance: one record per hop and slice.
 
-        A network sees a slice and its neighbours, and so does this measure.
+        The clots of the neighbouring slices count too: the network sees a 2.5D stack.
         """
         clots = self.view.outlines["clots"]
         found = []
@@ -78,7 +83,7 @@ class Case:
         return found
 
     def figure(self, images: bool = True) -> Figure:
-        """Slices, attribution of each hop and curve; without `images` the curve alone."""
+        """Slices, attribution of each hop and curve; without `images`, the curve only."""
         return study_case(
             self.rows,
             self.votes,
@@ -90,21 +95,21 @@ class Case:
         )
 
     def viewer(self, **how: int) -> Viewer:
-        """The slice viewer; `how` as `slice_viewer` takes it: side, quality, height."""
+        """The slice viewer; `how` holds arguments of `slice_viewer`: side, quality, height."""
         return slice_viewer(self.view, **how)
 
 
 @dataclass(frozen=True)
 class Explainer:
-    """Makes cases of the studies of one experiment.
+    """Makes cases from the studies of one experiment.
 
     Attributes:
         store: the prepared studies.
-        predictions: a row a slice, a column a hop.
-        votes: one a hop, in order; the last hop's probabilities choose the slices.
+        predictions: one row per slice, one column per hop.
+        votes: one per hop, in order; slices are chosen by the last hop's probabilities.
         net: the network, on the device to use; None: no attributions.
-        image_size: side of the square image that it was trained on, pixels.
-        method, steps: as `pekit.explain.explain` takes them.
+        image_size: side of the square images that the network was trained on, pixels.
+        method, steps: arguments of `pekit.explain.explain`.
     """
 
     store: Store
@@ -123,18 +128,16 @@ class Explainer:
         clots: np.ndarray | None = None,
         **shown: object,
     ) -> Case:
-        """A study with its n most probable slices explained.
-
-        Slices outside the crop box have neither image nor attribution and are not among them.
+        """A study with its n most probable slices inside the crop box explained.
 
         Args:
-            only_labelled: slices that truly show PE alone, as for a false negative; where all of
-                them lie outside the crop box, the most probable ones.
-            clots: `(Z, Y, X)` bool on the crop, where they are known.
-            shown: as `view_study` takes it: title, facts, start.
+            only_labelled: only slices labelled PE, as for a false negative; if all of those lie
+                outside the crop box, the most probable slices.
+            clots: mask `(Z, Y, X)` bool on the crop, where known.
+            shown: fields of `StudyView`: title, facts, start.
 
         Raises:
-            UserError: an unknown method, or a study that is not predicted.
+            UserError: the method is unknown, or the study is not predicted.
         """
         about = self.store.studies.set_index("StudyInstanceUID").loc[study]
         z0, z1 = int(about["box_z0"]), int(about["box_z1"])
@@ -166,20 +169,16 @@ class Explainer:
         return Case(study, slices, found, rows, self.votes, view)
 
 
-# A study of 250 slices then takes 2 MB at 256 pixels: the paper's 39 errors fit one page.
-QUALITY = 80
-
-
 def error_sections(
     errors: pd.DataFrame, cases: Sequence[Case], images: bool = True, side: int | None = 256
 ) -> list[Section]:
-    """A section for the table of errors, and one a group with a picture and a viewer each.
+    """A section with the table of errors, then one per group with a picture and a viewer per error.
 
     Args:
-        errors: as `study_errors` gives them.
-        cases: one an error, in the same order.
-        images: whether CT images, viewers with them, may be in the page; curves are either way.
-        side: longest side of the viewers' slices, pixels; None: as they are; 0: no viewers.
+        errors: table made by `study_errors`.
+        cases: one per error.
+        images: whether the page may hold CT images, and so viewers; it holds curves either way.
+        side: longest side of the viewers' slices, pixels; None: not shrunk; 0: no viewers.
     """
     if errors.empty:
         return [Section("Error analysis", ["The vote gets no study wrong."])]

@@ -1,4 +1,4 @@
-"""From the folders of an experiment's stages to a review bundle."""
+"""Make a review bundle from the folders of an experiment's stages."""
 
 import re
 import shutil
@@ -17,9 +17,9 @@ from pekit.review.notebook import notebook_page
 from pekit.review.privacy import check_privacy, scrub
 from pekit.tracking.provenance import git_state
 
-DONE = "metrics.json"  # the last thing that a stage writes
+DONE = "metrics.json"  # written last by a stage
 LOCK = Path(__file__).resolve().parents[2] / "requirements.lock"
-# What is taken of a stage's folder; a file that is not named here stays where it is.
+# Files copied from the folder of a stage; no others are.
 SCRUBBED = ("params.json", "metrics.json", "manifest.json", "log.csv", "table.csv", "table.txt")
 AS_IT_IS = (
     *("split.csv", "split.csv.sha256", "exclusions.csv", "thresholds.json", "evaluation.json"),
@@ -28,7 +28,7 @@ AS_IT_IS = (
     *("slices.csv", "tables/*.csv"),
 )
 FIGURES, PAGES = "figures/*.png", "*.html"
-# A page that would load something; a link that one may follow is no such thing.
+# Markup that loads something from another host; plain links do not match.
 _LOADS = re.compile(
     r"(?:src|srcset|poster|data)\s*=\s*[\"']?(?:https?:)?//"
     r"|<link[^>]+href\s*=\s*[\"']?(?:https?:)?//|url\(\s*[\"']?(?:https?:)?//|@import",
@@ -38,7 +38,7 @@ _LOADS = re.compile(
 
 @dataclass(frozen=True)
 class Review:
-    """A bundle that was made: its folder, the same as a zip file, MB of both, and its hash."""
+    """A bundle: its folder, its zip file, the size of both in MB, and SHA-256 of its SHA256SUMS."""
 
     folder: Path
     archive: Path
@@ -48,28 +48,29 @@ class Review:
 
 
 def make_review(folder: Path, out: Path, stages: Mapping[str, str], images: bool = True) -> Review:
-    """Make the bundle of an experiment, beside `out`, and put it in the place of an older one.
+    """Make the bundle of an experiment beside `out`, then replace an older bundle at `out` by it.
 
     Args:
-        folder: the experiment's, with a folder for each stage.
-        out: the bundle's; `out`.zip holds the same.
-        stages: name of each stage and of its notebook, in the order in which they run.
-        images: with images of patients; else no picture but charts, and no page of a stage.
+        folder: of the experiment, with one folder per stage.
+        out: folder of the bundle; `out`.zip holds the same.
+        stages: notebook of each stage, by name of the stage, in the order in which they run.
+        images: whether to include images of patients; without them, charts are the only pictures,
+            and pages of stages are left out.
 
     Raises:
-        UserError: stages are not finished, `out` is something else than a bundle, or what a stage
-            recorded must not leave the machine.
+        UserError: a stage is not finished, `out` exists and is no bundle, or a file holds something
+            private (`check_privacy`).
     """
     folder, out = Path(folder), Path(out)
     if missing := [stage for stage in stages if not (folder / stage / DONE).exists()]:
         raise UserError(
             f"{folder.name} is not finished, these stages are missing: {', '.join(missing)}; "
-            f"`make experiment NAME={folder.name}` goes on from there"
+            f"run `make experiment NAME={folder.name}`"
         )
     if out.exists() and not (out / CARD).exists():
-        raise UserError(f"{out} exists and is no review bundle: give another OUT")
+        raise UserError(f"{out} exists and is no review bundle: set another OUT")
     beside = out.with_name(f".{out.name}.making")
-    shutil.rmtree(beside, ignore_errors=True)  # of one that was killed
+    shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
     try:
         _fill(beside, folder, stages, images)
         _exchange(beside, out)
@@ -81,7 +82,7 @@ def make_review(folder: Path, out: Path, stages: Mapping[str, str], images: bool
 
 
 def _fill(bundle: Path, folder: Path, stages: Mapping[str, str], images: bool) -> None:
-    """Everything of a bundle, ending with its hashes; `bundle` is a new folder."""
+    """Write all files of a bundle into the new folder `bundle`, the hashes last."""
     bundle.mkdir(parents=True)
     left_out: list[str] = []
     for stage, notebook in stages.items():
@@ -115,7 +116,7 @@ def _fill(bundle: Path, folder: Path, stages: Mapping[str, str], images: bool) -
 
 
 def _take(source: Path, target: Path, notebook: str, images: bool) -> list[str]:
-    """Copy what a bundle holds of one stage; names the files that are left out for `images`."""
+    """Copy the files of one stage; returns the names of those left out because of `images`."""
     target.mkdir(parents=True)
     executed = source / notebook
     if not executed.exists():
@@ -138,34 +139,34 @@ def _take(source: Path, target: Path, notebook: str, images: bool) -> list[str]:
             else:
                 shutil.copyfile(file, target / name)
             if pattern == PAGES and (match := _LOADS.search(file.read_text(encoding="utf-8"))):
-                raise UserError(f"{file} would load from elsewhere ({match.group()}): embed it")
+                raise UserError(
+                    f"{file} loads from another host ({match.group()}): embed the content"
+                )
     return left_out
 
 
 def _splits(bundle: Path) -> list[str]:
-    """Hashes of the splits, which must be those that were frozen with them; most often one."""
+    """SHA-256 of the splits, usually one. Raises UserError if one differs from its frozen hash."""
     digests = {}
     for split in sorted(bundle.glob(f"{STAGES}/*/split.csv")):
         digest = file_hash(split)
         frozen = split.with_name("split.csv.sha256")
         if not frozen.exists() or frozen.read_text(encoding="utf-8").split()[:1] != [digest]:
             stage = split.parent.name
-            raise UserError(
-                f"{stage}/split.csv is not the split that was frozen: run {stage} again"
-            )
+            raise UserError(f"{stage}/split.csv is not the frozen split: run {stage} again")
         digests[digest] = split
     return list(digests)
 
 
 def _inputs(manifest: Path, digests: Mapping[str, str]) -> dict[str, str]:
-    """Which of a stage's recorded inputs are files of the bundle."""
+    """The inputs of a stage that are files of the bundle, by name of the input."""
     recorded: dict[str, Any] = read_json(manifest).get("inputs", {})
     hashes = {name: str(value).removeprefix("sha256:") for name, value in recorded.items()}
     return {name: digests[digest] for name, digest in hashes.items() if digest in digests}
 
 
 def _exchange(new: Path, out: Path) -> None:
-    """Put a finished folder in the place of an older one."""
+    """Replace the folder `out`, if there is one, by a finished folder."""
     old = out.with_name(f".{out.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():
@@ -175,7 +176,7 @@ def _exchange(new: Path, out: Path) -> None:
 
 
 def _zip(bundle: Path, name: str) -> Path:
-    """The bundle as <bundle>.zip, whose one folder is called `name`."""
+    """Write <bundle>.zip, with the files in one folder `name`."""
     path = bundle.with_name(bundle.name + ".zip")
     with atomic(path) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(bundle.rglob("*")):

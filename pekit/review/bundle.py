@@ -1,11 +1,11 @@
-"""How a review bundle lies on disk, and whether it is as it was made.
+"""Layout of a review bundle on disk, and check of its hashes.
 
-index.html             where to start
-bundle.json            version, experiment, stages in their order, what was left out
-SHA256SUMS             of every other file; `sha256sum -c SHA256SUMS` reads it too
+index.html             the first page
+bundle.json            version, experiment, stages in order, files left out
+SHA256SUMS             of every other file; `sha256sum -c SHA256SUMS` checks it too
 requirements.lock      the environment
 stages/<stage>/        notebook.html, params.json, metrics.json, manifest.json, log.csv,
-                       tables/, figures/, predictions, and the pages that the stage wrote
+                       tables/, figures/, predictions, and the pages of the stage
 """
 
 from pathlib import Path
@@ -19,41 +19,41 @@ CARD, SUMS, INDEX, STAGES = "bundle.json", "SHA256SUMS", "index.html", "stages"
 
 
 def read_card(bundle: Path) -> dict[str, Any]:
-    """The bundle's bundle.json.
+    """Read bundle.json.
 
     Raises:
-        UserError: no bundle is there, or one of another version.
+        UserError: the folder is not a bundle, or one of another version.
     """
     bundle = Path(bundle)
     if not (bundle / CARD).is_file():
-        raise UserError(f"{bundle} is no review bundle (it has no {CARD}): make one by make review")
+        raise UserError(f"{bundle} is no review bundle (no {CARD}): make one with `make review`")
     card = read_json(bundle / CARD)
     if card.get("version") != VERSION:
         raise UserError(
             f"{bundle} is a bundle of version {card.get('version')}, this kit reads version "
-            f"{VERSION}: use the kit at the bundle's commit {card.get('commit')}, or make it again"
+            f"{VERSION}: use the kit at commit {card.get('commit')}, or make the bundle again"
         )
     return card
 
 
 def files_of(bundle: Path) -> dict[str, Path]:
-    """Every file but SHA256SUMS, by its name within the bundle, sorted."""
+    """Every file but SHA256SUMS, by its path in the bundle, sorted."""
     files = sorted(path for path in bundle.rglob("*") if path.is_file())
     names = {path.relative_to(bundle).as_posix(): path for path in files}
     return {name: path for name, path in names.items() if name != SUMS}
 
 
 def write_sums(bundle: Path) -> None:
-    """Write SHA256SUMS over what the bundle holds now."""
+    """Write SHA256SUMS for the files of the bundle."""
     lines = [f"{file_hash(path)}  {name}\n" for name, path in files_of(bundle).items()]
     (bundle / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
 def check_sums(bundle: Path) -> list[str]:
-    """What differs from SHA256SUMS: files changed, missing, or not listed; empty when none does.
+    """Differences from SHA256SUMS: files changed, missing or not listed; empty if none.
 
     Raises:
-        UserError: there is no such file, or it is not in its form.
+        UserError: SHA256SUMS is missing or malformed.
     """
     try:
         lines = (bundle / SUMS).read_text(encoding="utf-8").splitlines()
@@ -74,9 +74,9 @@ def check_sums(bundle: Path) -> list[str]:
 
 
 def splits_used(bundle: Path, stage: str) -> dict[str, str]:
-    """Hashes of the splits that a stage recorded, by the input's name.
+    """SHA-256 of the splits that a stage recorded, by name of the input.
 
-    That is "split", or where it gathers several levels of an experiment "split <level>" for each.
+    The name is "split"; a stage that gathers several levels has one "split <level>" per level.
     """
     inputs = stage_json(bundle, stage, "manifest").get("inputs", {})
     return {
@@ -87,6 +87,6 @@ def splits_used(bundle: Path, stage: str) -> dict[str, str]:
 
 
 def stage_json(bundle: Path, stage: str, name: str) -> dict[str, Any]:
-    """A stage's params, metrics or manifest; empty where the stage has none."""
+    """The params, metrics or manifest of a stage; empty if the stage has none."""
     path = bundle / STAGES / stage / f"{name}.json"
     return read_json(path) if path.exists() else {}

@@ -1,4 +1,4 @@
-"""A bundle's index.html, made from the bundle's own files and nothing else."""
+"""The index.html of a bundle, made only from the bundle's own files."""
 
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,15 @@ import pandas as pd
 from pekit.common.html.render import render, table
 from pekit.review.bundle import STAGES, files_of, read_card, splits_used, stage_json
 
-ROWS = 40  # that the page shows of a table
+ROWS = 40  # shown per table
 OPEN, CLOSE = "<!-- tables -->", "<!-- /tables -->"
 
 
 def render_index(bundle: Path) -> str:
-    """The page of a bundle that has all its other files."""
+    """The index page of a bundle that is complete but for this page and SHA256SUMS."""
     card, files = read_card(bundle), files_of(bundle)
     stages = [_stage(bundle, name, about, files) for name, about in card["stages"].items()]
-    # The last stages, which hold the results, come first.
+    # The last stages hold the results: they come first.
     places = [f"{STAGES}/{name}/tables/" for name in reversed(card["stages"])]
     tables = [n for place in places for n in files if n.startswith(place) and n.endswith(".csv")]
     results = [f"{STAGES}/{name}/table.csv" for name in card["stages"]]
@@ -40,7 +40,7 @@ def render_index(bundle: Path) -> str:
 
 
 def tables_shown(index: str) -> list[str]:
-    """The parts of an index page that repeat numbers of tables."""
+    """The parts of an index page that show tables."""
     return [part.split(CLOSE)[0] for part in index.split(OPEN)[1:]]
 
 
@@ -89,38 +89,37 @@ def _facts(bundle: Path, card: dict[str, Any]) -> dict[str, str]:
     started = min((m["started"] for m in manifests if m.get("started")), default="unknown")
     return {
         "Commit of the stages": ", ".join(sorted(commits)),
-        "Changes beyond it": f"in {dirty} stages" if dirty else "none",
+        "Uncommitted changes": f"in {dirty} stages" if dirty else "none",
         "Seeds": ", ".join(map(str, seeds)) or "none",
         "Split (SHA-256)": ", ".join(card["splits"]) or "none",
         "Stages": f"{len(manifests)} finished, {_duration(seconds)} in all",
-        "Run from": started.replace("T", " ").replace("+00:00", " UTC"),
+        "Started": started.replace("T", " ").replace("+00:00", " UTC"),
         "Bundle made": f"{card['made']}, by the kit at {(card['commit'] or 'unknown')[:10]}",
         "Images of patients": "included" if card["images"] else "left out",
     }
 
 
 def _notes(bundle: Path, card: dict[str, Any]) -> list[str]:
-    """What a reader should know before believing the rest."""
+    """Warnings for the reader."""
     manifests = {name: stage_json(bundle, name, "manifest") for name in card["stages"]}
     notes = []
     if len({m.get("git", {}).get("commit") for m in manifests.values()}) > 1:
         notes.append("The stages ran at different commits: see the table of stages.")
     if dirty := [name for name, m in manifests.items() if m.get("git", {}).get("dirty")]:
-        notes.append(f"Files differed from the commit when these stages ran: {', '.join(dirty)}.")
+        notes.append(f"These stages ran with uncommitted changes: {', '.join(dirty)}.")
     used = {name: set(splits_used(bundle, name).values()) for name in card["stages"]}
     if other := [name for name, digests in used.items() if digests - set(card["splits"])]:
-        notes.append(f"These stages used another split than is here: {', '.join(other)}.")
+        notes.append(f"These stages used a split that is not in the bundle: {', '.join(other)}.")
     if not card["images"]:
         notes.append(
-            "Images of patients are left out: all pictures in notebooks, the pages that stages "
-            "wrote, and every figure that is not a chart "
-            f"({len(card['left_out'])} files; bundle.json names them)."
+            "Images of patients are left out: all pictures in notebooks, all pages of stages, and all "
+            f"figures that are not charts ({len(card['left_out'])} files, listed in bundle.json)."
         )
     return notes
 
 
 def _table(bundle: Path, name: str) -> dict[str, Any]:
-    """A CSV as the page shows it."""
+    """A CSV file for the page: title, file name, table."""
     path = bundle / name
     try:
         content = pd.read_csv(path)

@@ -1,7 +1,7 @@
-"""An executed notebook as one HTML page that asks no host for anything.
+"""An executed notebook as one HTML page that makes no request to any host.
 
-nbconvert's own pages load MathJax, require.js and more from elsewhere; this one has the cells as
-nbconvert renders them, the kit's style, and a policy with which browsers refuse all requests.
+nbconvert's own pages load MathJax, require.js and more from other hosts. This page has the cells as
+nbconvert renders them and the kit's style and content-security policy.
 """
 
 import copy
@@ -14,7 +14,7 @@ from pekit.common.html.render import render
 from pekit.review.privacy import scrub
 
 LEFT_OUT = "[picture left out]"
-# Forms of an output that are shown; those of widgets need code from elsewhere.
+# MIME types of an output that are shown; widgets would need scripts from other hosts.
 _TEXTS = ("text/html", "text/markdown", "text/latex", "text/plain")
 _IMAGES = ("image/png", "image/jpeg", "image/svg+xml")
 _MARKDOWN_IMAGE = re.compile(r"!\[[^\]]*\](\([^)]*\)|\[[^\]]*\])")
@@ -24,10 +24,10 @@ _EMBEDS = re.compile(
 
 
 def notebook_page(notebook: Path, stage: str, images: bool = True) -> str:
-    """The page of an executed notebook, without paths; `images=False`: without any picture.
+    """The page of an executed notebook, without paths; with `images=False` also without pictures.
 
     Raises:
-        UserError: it is not a notebook.
+        UserError: the file is not a notebook.
     """
     import nbformat
     from nbconvert import HTMLExporter
@@ -44,7 +44,7 @@ def notebook_page(notebook: Path, stage: str, images: bool = True) -> str:
     style = "\n".join(resources["inlining"]["css"])
     return render(
         "notebook.html",
-        scripts="'unsafe-inline'",  # of the outputs, such as the slice viewer's
+        scripts="'unsafe-inline'",  # those of outputs, such as the slice viewer's
         title=notebook.name,
         stage=stage,
         body=body,
@@ -53,7 +53,7 @@ def notebook_page(notebook: Path, stage: str, images: bool = True) -> str:
 
 
 def _cell(source: Any, images: bool) -> Any:
-    """A cell with its paths cut out and, unless `images`, its pictures too."""
+    """A copy of a cell without paths and, unless `images`, without pictures."""
     cell = copy.deepcopy(source)
     cell["source"] = scrub(cell["source"])
     if not images:
@@ -73,7 +73,7 @@ def _cell(source: Any, images: bool) -> Any:
 
 
 def _data(data: dict[str, Any], images: bool) -> dict[str, Any]:
-    """An output's forms; without images, those that are a text and nothing else."""
+    """Data of an output by MIME type; without images, only outputs that are text."""
     texts = {kind: scrub(data[kind]) for kind in _TEXTS if kind in data}
     if images:
         return texts | {kind: data[kind] for kind in _IMAGES if kind in data}

@@ -1,6 +1,6 @@
-"""What may not leave the machine: paths, names of users and hosts, UIDs that are not public.
+"""No path, user name, host name or original UID leaves the machine with a bundle.
 
-A bundle's texts are scrubbed when they are copied, and all of it is checked when it is complete.
+Texts are scrubbed when they are copied; the complete bundle is checked.
 """
 
 import getpass
@@ -17,17 +17,17 @@ from pekit.dataset.schema import public_uid
 
 HIDDEN = "[path]"
 TEXTS = {".csv", ".html", ".json", ".lock", ".sha256", ".txt", ""}
-# Accounts that say nothing of a person, and are words of the field (aortic root) or of this kit.
+# Accounts that identify nobody and are also words of the field (aortic root) or of this kit.
 _GENERIC = {"root", "user", "ubuntu", "admin", "runner", "jovyan", "docker", "test", "demo"}
 
 _PATH = re.compile(
     # /home/name/data, ~/data/x; not the slashes of a relative path, an address or base64
     r"(?<![\w.:/<>)\]~…*+-])(?<!base64,)(?:~|file://)?(?:/[\w.@][\w.@^+%=,-]*){2,}/?"
-    # a whole text that is "/data" or "~/x"
+    # a quoted text that is "/data" or "~/x"
     r"|(?<=[\"'])(?:~/[^\"'\n]*|/[\w.@^+%-]+/?)(?=[\"'])"
     r"|\b[A-Za-z]:(?:\\{1,2}[\w.@^+ -]+)+"  # C:\Users\name
 )
-# Long runs of base64 (embedded pictures) hold slashes. None but a JPEG's starts with one.
+# Long runs of base64 (embedded pictures) hold slashes. Only a JPEG's run starts with one.
 _ENCODED = re.compile(r"(?<![A-Za-z0-9+/=])(?:/9j/|[A-Za-z0-9+])[A-Za-z0-9+/=]{96,}")
 _DICOM_UID = re.compile(r"(?<![\w.])[0-2](?:\.\d+){7,}(?![\w.])")
 
@@ -39,18 +39,18 @@ def scrub(text: str) -> str:
 
 
 def check_privacy(folder: Path) -> None:
-    """Look through a complete bundle.
+    """Check all files of a complete bundle.
 
     Raises:
-        UserError: a text holds an absolute path, the name of this user or host, or a DICOM UID; a
-            table holds a UID that is neither RSNA's own nor hashed. The message names the file.
+        UserError: a file holds an absolute path, the name of this user or host, or a DICOM UID, or
+            a table holds a UID that is neither RSNA's own nor hashed. The message names the file.
     """
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = file.relative_to(folder).as_posix()
         content = file.read_bytes()
         for kind, secret in _secrets():
             if re.search(rb"(?<!\w)" + re.escape(secret.encode()) + rb"(?!\w)", content):
-                raise UserError(f"{name} holds {kind}; the stage that wrote it must not record it")
+                raise UserError(f"{name} holds {kind}: change the stage that writes it")
         if file.suffix in TEXTS:
             text = _ENCODED.sub("", content.decode("utf-8", errors="replace"))
             if file.suffix == ".html":
@@ -59,28 +59,31 @@ def check_privacy(folder: Path) -> None:
                 if match := found.search(text):
                     line = text[: match.start()].count("\n") + 1
                     raise UserError(
-                        f"{name} holds {kind} (line {line}); the stage that wrote it must not"
+                        f"{name} holds {kind} (line {line}): change the stage that writes it"
                     )
         if file.suffix in (".csv", ".parquet"):
             _check_uids(file, name)
 
 
 def _secrets() -> Iterator[tuple[str, str]]:
-    """Names of this machine that are looked for in all files, with the words for each."""
+    """Private texts of this machine to look for in all files: kind for the message, text."""
     yield "the path of the home folder", str(Path.home())
     yield "the path of the kit", str(Path(__file__).resolve().parents[2])
-    for kind, name in (("the user's name", getpass.getuser()), ("the host's", platform.node())):
+    for kind, name in (
+        ("the user's name", getpass.getuser()),
+        ("the host's name", platform.node()),
+    ):
         if len(name) >= 3 and name.lower() not in _GENERIC:
             yield kind, name
 
 
 def _without_markup(html: str) -> str:
-    """A page without what looks like a path and is none: end tags and addresses of standards."""
+    """A page without markup that looks like a path: end tags and web addresses."""
     return re.sub(r"</?[A-Za-z][\w-]*|https?://[\w./#-]+", " ", html)
 
 
 def _check_uids(file: Path, name: str) -> None:
-    """Columns of UIDs must hold public ones: 12 hexadecimal digits."""
+    """Check that columns of UIDs hold public UIDs: 12 hexadecimal digits."""
     if file.stat().st_size == 0:
         return
     table = pd.read_csv(file, dtype=str) if file.suffix == ".csv" else pd.read_parquet(file)

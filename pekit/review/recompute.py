@@ -1,4 +1,4 @@
-"""Tables recomputed from the predictions in a bundle, and compared cell by cell."""
+"""Recompute tables from the predictions in a bundle, and compare them cell by cell."""
 
 import io
 import math
@@ -12,13 +12,13 @@ import pandas as pd
 from pekit.common.errors import UserError
 from pekit.review.bundle import STAGES
 
-# Another machine's libraries may give the last digits of a float otherwise.
+# Relative; the last digits of a float may differ between machines.
 TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at: `equal` is None where it could not be checked."""
+    """The result of one check; `equal` is None if it cannot be checked."""
 
     name: str
     equal: bool | None
@@ -41,16 +41,16 @@ def _ablation(folder: Path) -> Mapping[str, pd.DataFrame]:
     return ablation(*read_inputs(folder))
 
 
-# A stage whose folder holds the file is recomputed by the function, which reads the folder and
-# gives what tables/<name>.csv must hold.
+# By a file that marks the kind of stage: the function that reads the stage's folder and returns the
+# content of tables/<name>.csv by name.
 Recompute = Callable[[Path], Mapping[str, pd.DataFrame]]
 KINDS: dict[str, Recompute] = {"evaluation.json": _evaluation, "ablation.json": _ablation}
 
 
 def table_checks(bundle: Path, stage: str) -> Iterator[Check]:
-    """Every table of a stage that can be recomputed, against its recomputed self.
+    """Compare every table of a stage that can be recomputed with the recomputed table.
 
-    `summary` is also what table.csv shows, where the stage wrote one.
+    table.csv, if the stage wrote one, must equal the table `summary`.
     """
     folder = bundle / STAGES / stage
     for marker, recompute in KINDS.items():
@@ -75,7 +75,7 @@ def _table(path: Path, recomputed: pd.DataFrame, label: str) -> Check:
     computed = _texts(io.StringIO(recomputed.to_csv(index=False)))
     try:
         difference = first_difference(_texts(path), computed)
-    except ValueError:  # pandas' errors of reading are such
+    except ValueError:  # includes pandas' reading errors
         return Check(label, False, "it is not a CSV table")
     numbers = sum(bool(re.search(r"\d", cell)) for cell in computed.to_numpy().ravel())
     text = difference or f"{numbers} cells with numbers, recomputed from the predictions"
@@ -83,9 +83,9 @@ def _table(path: Path, recomputed: pd.DataFrame, label: str) -> Check:
 
 
 def first_difference(shown: pd.DataFrame, recomputed: pd.DataFrame) -> str:
-    """Where two tables of texts differ first, in words; empty where they are equal.
+    """The first difference between two tables of texts, in words; empty if they are equal.
 
-    Numbers are equal up to 1e-6 of their size.
+    Numbers with a decimal point are equal within a relative tolerance of 1e-6.
     """
     if list(shown.columns) != list(recomputed.columns):
         return f"its columns are {list(shown.columns)}, recomputed {list(recomputed.columns)}"

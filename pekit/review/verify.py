@@ -1,11 +1,11 @@
-"""Does a review bundle hold what its predictions say? One line a table, at the end a verdict.
+"""Verify a review bundle: one line per check, the outcome in the last line.
 
     python -m pekit.review.verify runs/demo/review
 
-Recomputes every table that follows from predictions in the bundle and compares all cells, compares
-what index.html shows with the tables, the split with its hash, and every file with SHA256SUMS.
-Numbers that do not follow from predictions, such as losses and timings, are listed as not checked.
-Exit status 1 where anything differs, or where nothing could be recomputed.
+Recomputes every table that depends only on predictions in the bundle and compares all cells.
+Compares the tables in index.html with the files, the split with its hash, and every file with
+SHA256SUMS. Other numbers, such as losses and timings, are listed as not checked.
+Exit status 1 if anything differs, or if nothing could be recomputed.
 """
 
 import argparse
@@ -32,14 +32,14 @@ from pekit.review.recompute import Check, table_checks
 from pekit.tracking.provenance import git_state
 
 SLICE = "SOPInstanceUID"
-SHOWN = 5  # of many problems of one kind
+SHOWN = 5  # problems of one kind in a message
 
 
 def verify(bundle: Path) -> list[Check]:
-    """All checks of a bundle, in the order in which they are told.
+    """Run all checks of a bundle, in the order in which they are printed.
 
     Raises:
-        UserError: no bundle, or one of another version.
+        UserError: the folder is not a bundle, or one of another version.
     """
     bundle = Path(bundle)
     card = read_card(bundle)
@@ -81,22 +81,24 @@ def _split(bundle: Path, card: Mapping) -> Iterator[Check]:
         beside = path.with_name("split.csv.sha256")
         frozen = beside.read_text(encoding="utf-8").split() if beside.exists() else []
         if frozen[:1] != [digest]:
-            yield Check(name, False, "it is not the one that was frozen: its hash is another")
+            yield Check(name, False, "it is not the frozen split: its hash differs")
         elif others:
-            yield Check(name, False, f"another one was used by {', '.join(others)}")
+            yield Check(name, False, f"another split was used by {', '.join(others)}")
         else:
             using = list(users.values()).count(digest)
-            yield Check(name, True, f"as frozen, and as {using} stages recorded it")
+            yield Check(
+                name, True, f"equal to the frozen hash and to the hash that {using} stages recorded"
+            )
     if users and not splits:
         yield Check("split.csv", False, "it is not in the bundle")
 
 
 def _inputs(bundle: Path, card: Mapping) -> Iterator[Check]:
-    """Files of the bundle that a stage read are as it read them."""
+    """Check that files of the bundle have the hashes that the stages recorded on reading them."""
     for stage, about in card["stages"].items():
         recorded = stage_json(bundle, stage, "manifest").get("inputs", {})
         for name, file in about["inputs"].items():
-            if name in splits_used(bundle, stage):  # `_split` tells of these
+            if name in splits_used(bundle, stage):  # checked by `_split`
                 continue
             path = bundle / file
             digest = str(recorded.get(name)).removeprefix("sha256:")
@@ -106,7 +108,7 @@ def _inputs(bundle: Path, card: Mapping) -> Iterator[Check]:
 
 
 def _predictions(bundle: Path, stage: str, about: Mapping) -> Iterator[Check]:
-    """What a stage judged are the probabilities that the stages before it predicted."""
+    """Check that the probabilities a stage evaluated are those that earlier stages predicted."""
     path = bundle / STAGES / stage / "predictions.parquet"
     sources = [f for f in about["inputs"].values() if f.endswith("predictions.parquet")]
     if not path.exists() or not sources:
@@ -115,7 +117,7 @@ def _predictions(bundle: Path, stage: str, about: Mapping) -> Iterator[Check]:
     for table in (read_table(bundle / file, (SLICE,)) for file in sources):
         table = table.drop_duplicates(SLICE).set_index(SLICE)
         columns += [table[hop] for hop in table if hop.startswith("hop")]
-    for name, probs in _judged(read_table(path)):
+    for name, probs in _evaluated(read_table(path)):
         found = any(probs.equals(column.reindex(probs.index)) for column in columns)
         label = f"{path.relative_to(bundle).as_posix()}, {name}"
         words = "the same as" if found else "not in"
@@ -123,8 +125,8 @@ def _predictions(bundle: Path, stage: str, about: Mapping) -> Iterator[Check]:
         yield Check(label, found, f"{len(probs)} probabilities, {words} {shown}")
 
 
-def _judged(table: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
-    """Names and probabilities, by slice, of an evaluation's models or an ablation's runs."""
+def _evaluated(table: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
+    """Models of an evaluation or runs of an ablation: name, and probabilities by slice."""
     if "model" in table:
         for model, rows in table.groupby("model", sort=False):
             yield str(model), rows.set_index(SLICE)["prob"]
@@ -142,16 +144,16 @@ def _index(bundle: Path) -> Check:
         return Check(INDEX, False, "it is not in the bundle")
     shown = tables_shown((bundle / INDEX).read_text(encoding="utf-8"))
     equal = bool(shown) and shown == tables_shown(render_index(bundle))
-    words = "what" if equal else "something else than"
-    return Check(INDEX, equal, f"it shows {words} the tables hold")
+    words = "the same as" if equal else "other values than"
+    return Check(INDEX, equal, f"it shows {words} the files of the tables")
 
 
 def _not_checked(bundle: Path, recomputed: set[str]) -> Iterator[Check]:
-    """What holds numbers and does not follow from predictions."""
+    """List what holds numbers that predictions in the bundle do not determine."""
     for name in files_of(bundle):
         table = name.split("/")[2:3] == ["tables"] or name.endswith("/table.csv")
         if table and name not in recomputed:
-            yield Check(name, None, "it does not follow from predictions in the bundle alone")
+            yield Check(name, None, "it does not depend on predictions in the bundle alone")
     text = "losses, timings and results as the stages recorded them; notebooks as executed"
     yield Check("log.csv, metrics.json and notebook.html of each stage", None, text)
 
@@ -159,7 +161,7 @@ def _not_checked(bundle: Path, recomputed: set[str]) -> Iterator[Check]:
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("bundle", type=Path, help="folder that `make review` wrote")
+    parser.add_argument("bundle", type=Path, help="folder written by `make review`")
     bundle = parser.parse_args(arguments).bundle
     try:
         card, checks = read_card(bundle), verify(bundle)

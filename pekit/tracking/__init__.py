@@ -1,7 +1,7 @@
-"""What a run records.
+"""Records of runs.
 
-run.py          one stage's run: parameters, log, figures, tables, metrics
-csv_log.py      rows that survive a kill
-wandb_log.py    the same to Weights & Biases
+run.py          record of one run of a stage: parameters, log, figures, tables, metrics
+csv_log.py      log as CSV, written row by row; values for JSON
+wandb_log.py    the same record for Weights & Biases
 provenance.py   commit, package versions, device
 """

@@ -1,4 +1,4 @@
-"""What a run records, as plain files: rows of a CSV that survive a kill, values fit for JSON."""
+"""Log of a run as CSV, complete up to the last row if the process is killed; values for JSON."""
 
 import csv
 import math
@@ -10,7 +10,14 @@ from pekit.common.files import atomic
 
 
 class CsvLog:
-    """Rows with any columns, written at once. A new column rewrites the file with it."""
+    """A CSV file of rows with a `step` and any other columns, flushed row by row.
+
+    A row with a new column rewrites the file with that column.
+
+    Args:
+        resume: keep an existing file; rows from the first new step on are replaced. Without it, an
+            existing file is deleted.
+    """
 
     def __init__(self, path: Path, resume: bool = False) -> None:
         self.path = path
@@ -24,10 +31,10 @@ class CsvLog:
         self._file = path.open("a", newline="")
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append a row, with `step` among its columns."""
+        """Append a row; it must have a `step`."""
         new = [name for name in row if name not in self._columns]
         if new or self._resumed:
-            # A resumed stage repeats the steps after its checkpoint: the old ones give way.
+            # A resumed stage repeats the steps after its checkpoint: their old rows are dropped.
             self._rewrite(new, before=row["step"] if self._resumed else None)
             self._resumed = False
         csv.DictWriter(self._file, self._columns, lineterminator="\n").writerow(row)
@@ -62,11 +69,11 @@ def to_json(value: Any) -> Any:
         return None
     if value is None or isinstance(value, str | bool | int | float):
         return value
-    raise TypeError(f"{value!r} of type {type(value).__name__} has no place in a JSON file")
+    raise TypeError(f"{value!r} of type {type(value).__name__} cannot be written as JSON")
 
 
 def without_paths(value: Any) -> Any:
-    """The same value without texts that look like a path: those stay on this machine."""
+    """The value without texts that look like a path, so that no path leaves this machine."""
     if isinstance(value, Mapping):
         return {
             key: without_paths(item)

@@ -1,4 +1,4 @@
-"""What made a result: commit, package versions, device, and hashes of what was read."""
+"""Provenance of a result: commit, package versions, device."""
 
 import os
 import platform
@@ -12,10 +12,9 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def git_state(folder: Path = PACKAGE) -> dict[str, str | bool | None]:
-    """Commit that the code in `folder` is at, and whether files differ from it.
+    """Commit of the code in `folder`, and whether files of its repository differ from it (dirty).
 
-    Both are None where `folder` is not kept by git: an installed copy inside somebody else's
-    repository is not part of it.
+    Both are None if git does not track `folder`, such as an installed copy in another repository.
     """
 
     def git(*arguments: str) -> str:
@@ -34,7 +33,7 @@ def git_state(folder: Path = PACKAGE) -> dict[str, str | bool | None]:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that the kit declares as its dependencies."""
+    """Versions of Python and of the dependencies that the kit declares."""
     versions = {"python": platform.python_version()}
     for requirement in metadata.requires("pekit") or []:
         if "extra ==" not in requirement:
@@ -44,7 +43,7 @@ def package_versions() -> dict[str, str]:
 
 
 def device() -> dict[str, str | int | list[str]]:
-    """Processor kind, number of processors this process may use, and GPUs where torch is in use."""
+    """System, machine type, processors for this process, and names of GPUs if torch is loaded."""
     processors = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     )

@@ -1,4 +1,4 @@
-"""The record of one stage's run: a folder that can be read without any service, and W&B.
+"""Record of one run of a stage: files in its folder, readable without any service, and W&B.
 
     run = Run(Path("../runs/demo/hop1"), settings, seed=1, inputs={"split": Path("split.csv")})
     run.log({"loss": 0.31}, step=20)
@@ -9,12 +9,12 @@
 leaves in the folder:
 
     params.json      the settings, at the start
-    log.csv          a row for each call of log, flushed: a kill loses what W&B had buffered
+    log.csv          one row per call of log, flushed: a killed process loses no row
     figures/, tables/
     manifest.json    commit, versions, seed, hashes of inputs, device, wall time, W&B run, status
-    metrics.json     last of all: where it is, the stage is done
+    metrics.json     the results, written last: a stage that has it is done
 
-The same goes to W&B (pekit/tracking/wandb_log.py), with the artifacts that were made and used.
+W&B gets the same, and the artifacts that the run made and used (pekit/tracking/wandb_log.py).
 """
 
 import atexit
@@ -29,35 +29,36 @@ from typing import Any, Protocol, Self
 import pandas as pd
 
 from pekit.common.errors import UserError
-from pekit.common.files import atomic, hash_path, read_json, write_json
+from pekit.common.files import atomic, hash_path, read_json, write_csv, write_json
 from pekit.tracking.csv_log import CsvLog, to_json
 from pekit.tracking.provenance import device, git_state, package_versions
 from pekit.tracking.wandb_log import WandbLog, wandb_mode
 
 
 class Figure(Protocol):
-    """What is used of a matplotlib figure, which this module does not import."""
+    """The part of a matplotlib figure that is used; this module does not import matplotlib."""
 
     def savefig(self, target: Path, **options: object) -> None: ...
 
 
 class Run:
-    """One run of a stage, open from its making until `finish`.
-
-    Args:
-        folder: `<experiment>/<stage>`; the two names are the run's group and name in W&B. What an
-            earlier run recorded there is replaced.
-        settings: everything that was set, for params.json.
-        seed: the seed that was used.
-        inputs: what was read, by name: a Path is hashed, a string (a hash, a version) kept. A file
-            of another run's artifact is also recorded as used, so that W&B shows the lineage.
-        resume: go on in log.csv, for a stage that goes on from a checkpoint.
+    """One run of a stage. It starts when it is made and ends with `finish`.
 
     A run that does not reach `finish` (an error in its `with` block, or the process ends) is
-    recorded in manifest.json as failed, and leaves no metrics.json.
+    recorded as failed in manifest.json and has no metrics.json.
+
+    Args:
+        folder: `<experiment>/<stage>`; the two names are group and name of the run in W&B. It
+            replaces the records of an earlier run in this folder.
+        settings: all settings, for params.json.
+        seed: the random seed.
+        inputs: what the run reads, by name: a Path is hashed; a string (a hash, a version) is
+            recorded as it is. A Path that another run recorded as an artifact, or that lies in
+            one, is also recorded as used, so that W&B shows the lineage.
+        resume: keep log.csv, for a stage that resumes from a checkpoint (`CsvLog`).
 
     Raises:
-        UserError: WANDB_MODE is not a mode, or an input does not exist.
+        UserError: WANDB_MODE or PEKIT_ARTIFACT_MB has a bad value, or an input does not exist.
     """
 
     def __init__(
@@ -98,22 +99,22 @@ class Run:
         self._saved: dict[str, list[Path]] = {"figures": [], "tables": []}
         write_json(self.folder / "manifest.json", self._manifest)
         atexit.register(self._close, "failed")
-        for made in {_artifact_of(v): None for v in inputs.values() if isinstance(v, Path)}:
-            if made:
-                self._artifact("used", made)
+        paths = (value for value in inputs.values() if isinstance(value, Path))
+        for artifact in filter(None, dict.fromkeys(map(_artifact_of, paths))):
+            self._artifact("used", artifact)
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
-        """Record numbers of one step, to log.csv at once and to W&B."""
+        """Record numbers of one step in log.csv, flushed, and in W&B."""
         row = to_json(values)
         self._csv.write({"step": int(step), **row})
-        # As a value, not as W&B's own counter, which drops a step that comes twice.
+        # The step is a value, not W&B's own counter, which drops a step that is logged twice.
         self._wandb.row({"step": int(step), **row})
 
     def figure(self, name: str, figure: Figure) -> Figure:
         """Save a matplotlib figure as figures/<name>.png, log it, and return it to be shown.
 
-        manifest.json lists the figures that say that they show no patient (`figure.patient` is
-        False): only those leave the machine where images of patients must not.
+        manifest.json lists figures with `figure.patient` False as charts: a review bundle without
+        images of patients holds no other figures.
         """
         path = self.folder / "figures" / f"{_checked(name)}.png"
         with atomic(path) as beside:
@@ -121,28 +122,27 @@ class Run:
         self._wandb.image(f"figures/{name}", path)
         self._saved["figures"].append(path)
         charts = set(self._manifest["charts"]) - {name}
-        self._manifest["charts"] = sorted(
-            charts | (set() if getattr(figure, "patient", True) else {name})
-        )
+        if not getattr(figure, "patient", True):
+            charts.add(name)
+        self._manifest["charts"] = sorted(charts)
         return figure
 
     def table(self, name: str, table: pd.DataFrame) -> pd.DataFrame:
         """Save a table as tables/<name>.csv, log it, and return it to be shown."""
         path = self.folder / "tables" / f"{_checked(name)}.csv"
-        with atomic(path) as beside:
-            table.to_csv(beside, index=False)
+        write_csv(path, table)
         self._wandb.html(f"tables/{name}", table.to_html(index=False, border=0))
         self._saved["tables"].append(path)
         return table
 
     def artifact(self, path: Path) -> None:
-        """Record that this run made a file or folder: model, split.csv or predictions.parquet.
+        """Record a file or folder that this run made, such as model/ or split.csv, as an artifact.
 
-        Its name in W&B is <experiment>-<stage>-<name without ending>. Figures and tables need no
-        call.
+        Its name in W&B is <experiment>-<stage>-<name without suffix>. Figures and tables are
+        recorded without a call.
 
         Raises:
-            UserError: nothing is there.
+            UserError: `path` does not exist.
         """
         self._artifact("made", Path(path))
 
@@ -160,7 +160,7 @@ class Run:
             self._manifest["artifacts"][relation].append(logged)
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
-        """Record the results and end the run. metrics.json comes last; NaN is null in it."""
+        """Record the results and end the run. metrics.json is written last; NaN becomes null."""
         if self._manifest["status"] != "running":
             raise RuntimeError(f"the run of {self.stage} has ended already")
         results = to_json(metrics)
@@ -195,7 +195,7 @@ class Run:
 
 
 def _artifact_of(path: Path) -> Path | None:
-    """The artifact that `path` is, or lies in, where the run that made it recorded one."""
+    """The artifact of another run that `path` is or lies in; None if that run recorded none."""
     path = path.resolve()
     for inner, stage in zip((path, path.parent), path.parents, strict=False):
         if (stage / "manifest.json").exists():
@@ -206,5 +206,5 @@ def _artifact_of(path: Path) -> Path | None:
 
 def _checked(name: str) -> str:
     if not re.fullmatch(r"[\w-]+", name):
-        raise ValueError(f"{name!r}: a figure's or table's name is of letters, digits, _ and -")
+        raise ValueError(f"{name!r}: name figures and tables with letters, digits, _ and - only")
     return name

@@ -1,11 +1,11 @@
-"""What a run sends to Weights & Biases, or keeps for it in `<folder>/wandb` until it is synced.
+"""Log of a run for Weights & Biases: sent, or kept in `<folder>/wandb` until it is synced.
 
-W&B logs offline unless an account is configured, then online; WANDB_MODE overrules both. It gets
+The mode is online if an account is configured, else offline; WANDB_MODE overrules both. W&B gets
 no host or user name, no absolute path, no code and no console output.
 
-Files that a stage made or read are logged as artifacts, so that W&B shows which run made what and
-which used it. Their files stay beside the run as hard links, which a rerun of the stage does not
-change, and are known by their place relative to the folder of the notebooks: sync from there,
+Files that a stage made or read are logged as artifacts, so that W&B shows which run made a file and
+which runs used it. The files are kept beside the run as hard links, which a rerun of the stage does
+not change. Their paths are relative to the folder of the notebooks: sync from there,
 
     cd notebooks && wandb sync ../runs/demo/*/wandb/offline-run-*
 """
@@ -25,20 +25,20 @@ from pekit.common.progress import say
 from pekit.tracking.csv_log import to_json, without_paths
 
 MODES = ("online", "offline", "disabled")
-# MB of the largest file that goes into an artifact. Of a larger one its SHA-256 does: the lineage
-# is the same, and a model of the paper's size (0.5 GB a hop) is not uploaded by every stage.
+# Size limit in MB of a file in an artifact. A larger file is replaced by its SHA-256: the lineage
+# is the same, and a model of the paper's size (0.5 GB per hop) is not uploaded by every stage.
 LIMIT = "PEKIT_ARTIFACT_MB"
 DEFAULT_LIMIT_MB = 100.0
 
 
 class WandbLog:
-    """One W&B run; in the mode `disabled` it takes everything and does nothing.
+    """One W&B run; with the mode `disabled` its methods do nothing.
 
     Args:
-        mode: of `wandb_mode`; where the service cannot be reached, `self.mode` is offline after.
+        mode: see `wandb_mode`; if the service cannot be reached, `self.mode` becomes offline.
         folder: the stage's folder; W&B's own files go to `<folder>/wandb`.
-        stage, group: the run's name and kind of job, and the experiment.
-        settings: what was set; texts that look like a path stay here.
+        stage, group: names of the stage and of the experiment.
+        settings: all settings; W&B does not get texts that look like a path.
 
     Raises:
         UserError: PEKIT_ARTIFACT_MB is not a number.
@@ -58,35 +58,35 @@ class WandbLog:
         self.id = self._run.id if self._run else None
 
     def row(self, values: Mapping[str, Any]) -> None:
-        """Numbers of one step."""
+        """Log numbers of one step."""
         if self._run:
             self._run.log(dict(values))
 
     def image(self, name: str, path: Path) -> None:
-        """A PNG file."""
+        """Log a PNG file."""
         if self._run:
             self._run.log({name: self._wandb.Image(str(path))})
 
     def html(self, name: str, html: str) -> None:
-        """A table as HTML: a wandb.Table would be staged in the home folder, with that path."""
+        """Log a table as HTML: a wandb.Table would record a path in the home folder."""
         if self._run:
             self._run.log({name: self._wandb.Html(html)})
 
     def artifact(
         self, name: str, kind: str, root: Path, files: Sequence[Path], used: bool
     ) -> dict[str, str] | None:
-        """Log `files`, named as they lie in `root`, as made or as used by this run.
+        """Log `files`, with paths relative to `root`, as an artifact that this run made or used.
 
-        The same files under the same name are the same artifact: a run that used it is joined to
-        the one that made it by their digest. Returns name, type and digest; None when disabled, and
-        where the way from the working folder to the run's would tell where this machine keeps it.
+        The same files under the same name have the same digest, by which W&B links the run that
+        used them to the run that made them. Returns name, type and digest; None if disabled, or if
+        the relative path from the working folder to the run would reveal folders of this machine.
         """
         if not self._run:
             return None
         name = re.sub(r"[^\w.-]+", "-", name)
         if Path(os.path.relpath(self._run.dir)).parts[:2] == ("..", ".."):
-            way_out = "run in the notebooks' folder"
-            say(f"W&B: {name} is no artifact, as its path would be told: {way_out}")
+            why = "its relative path would reveal folders: run in the notebooks' folder"
+            say(f"W&B: {name} is no artifact, {why}")
             return None
         artifact = self._wandb.Artifact(name, kind)
         links = Path(self._run.dir).parent / "artifacts" / name
@@ -100,13 +100,13 @@ class WandbLog:
                 link.write_text(f"{file_hash(file)}  {file.name}\n")
             elif not link.exists():
                 _link(file, link)
-            # As it lies there: W&B would copy it to the home folder, and keep it in a cache.
+            # Not copied: by default W&B copies files to the home folder, and into a cache.
             artifact.add_file(
                 os.path.relpath(link), name=inside.as_posix(), policy="immutable", skip_cache=True
             )
         if used:
-            # What run.use_artifact does with files that W&B has yet to see, and refuses to do
-            # offline, although the record is the same and is synced as well.
+            # This is what run.use_artifact does with new files. It refuses to do so offline,
+            # although the record is the same and syncs as well.
             self._run._log_artifact(
                 artifact, aliases=[], is_user_created=True, use_after_commit=True
             )
@@ -115,7 +115,7 @@ class WandbLog:
         return {"name": name, "type": kind, "digest": artifact.digest}
 
     def summary(self, results: Mapping[str, Any]) -> None:
-        """The run's results."""
+        """Log the results of the run."""
         if self._run:
             self._run.summary.update(dict(results))
 
@@ -126,10 +126,10 @@ class WandbLog:
 
 
 def _link(file: Path, link: Path) -> None:
-    """The file's content under another name, whatever becomes of the first."""
+    """Give the file's content a second name, which outlasts the first."""
     try:
         os.link(file, link)
-    except OSError:  # another disk, or one that has no links
+    except OSError:  # another disk, or one without hard links
         shutil.copyfile(file, link)
 
 
@@ -142,9 +142,10 @@ def _limit() -> float:
 
 
 def wandb_mode() -> str:
-    """WANDB_MODE, else online where an account is configured, else offline.
+    """WANDB_MODE; if it is not set, online if an account is configured, else offline.
 
-    Raises UserError when WANDB_MODE is not a mode.
+    Raises:
+        UserError: WANDB_MODE is none of online, offline and disabled.
     """
     mode = os.environ.get("WANDB_MODE", "")
     if mode and mode not in MODES:
@@ -166,7 +167,7 @@ def wandb_mode() -> str:
 def _start(
     wandb: Any, mode: str, folder: Path, stage: str, group: str, settings: Mapping[str, Any]
 ) -> tuple[Any, str]:
-    """The W&B run and its mode; an account that cannot be reached ends in an offline run."""
+    """The W&B run and its mode: offline if the service cannot be reached."""
     private = wandb.Settings(
         console="off",
         disable_code=True,
@@ -201,7 +202,9 @@ def _start(
         if mode == "offline":
             raise
         reason = str(error).splitlines()[0]
-        say(f"W&B: {reason}\nThis run is logged offline (WANDB_MODE=offline spares the wait).")
+        say(
+            f"W&B: {reason}\nThis run is logged offline (to skip the wait, set WANDB_MODE=offline)."
+        )
         mode = "offline"
         run = wandb.init(mode=mode, **options)
     run.define_metric("*", step_metric="step")

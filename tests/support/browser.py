@@ -19,7 +19,7 @@ FLAGS = [
 
 @contextmanager
 def browser(width: int) -> Iterator[tuple]:
-    """A page of a browser, and the list of the addresses that it asks for."""
+    """A tab of a browser, and the list of addresses that it requests."""
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine (Debian: apt-get install chromium)")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -1,4 +1,4 @@
-"""A small finished experiment, as stages leave it: six stages, real evaluation, no training."""
+"""A small finished experiment of six stages: real evaluation, no training."""
 
 import base64
 import hashlib
@@ -30,7 +30,7 @@ STAGES = {
     "evaluate": "31_evaluate.ipynb",
     "tables": "32_ablation_tables.ipynb",
 }
-# The slice of a patient, in which no other picture's pixels occur.
+# The slice of a patient: no other picture has its pixels.
 SLICE = np.random.default_rng(0).integers(0, 255, (32, 32), dtype=np.uint8)
 
 
@@ -41,7 +41,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def toy_experiment(root: Path) -> Path:
-    """Write the folders of its stages; the environment has WANDB_MODE=disabled."""
+    """Write the folders of all stages; needs WANDB_MODE=disabled in the environment."""
     folder = root / "runs" / "toy"
     data = cohort()
     tables = [data.split, data.studies, data.slices, data.predictions, data.control]

@@ -54,6 +54,6 @@ def cell(value: object) -> str:
 
 
 def _kind(column: pd.Series) -> str:
-    if pd.api.types.is_numeric_dtype(column):
+    if pd.api.types.is_numeric_dtype(column) and column.notna().any():
         return "number"
-    return "long" if column.astype(str).str.len().max() > LONG else "text"
+    return "long" if column.astype(str).str.len().max() > LONG else ""

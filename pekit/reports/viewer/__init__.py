@@ -1,8 +1,10 @@
-"""Scroll through a study in a notebook, its HTML export or a page: no kernel, no network.
+"""Slice viewer: scroll through a study in a notebook, its HTML export or a page.
 
-study.py    what there is to see of a study
+It needs neither a kernel nor a network.
+
+study.py    what the viewer shows of a study
 encode.py   slices, outlines and attributions as small texts
 frame.py    the viewer as HTML, in a frame of its own
 
-viewer.html, viewer.css, image.js, viewer.js: what the browser gets
+viewer.html, viewer.css, image.js, viewer.js: files for the browser
 """

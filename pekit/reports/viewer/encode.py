@@ -1,8 +1,8 @@
 """Slices, outlines and attributions as texts for the browser.
 
-A slice is one grey JPEG whose 256 levels are finest where the narrow windows look, so that the
-browser can show every window from it. Of a real chest CT of 250 x 350 x 350 voxels that is 7 MB as
-text, and a window's grey is off by about 1 of 255 at the mean; PNG would take 19 MB.
+A slice is one grey JPEG. Its 256 levels are finest where the windows are narrow, so that the
+browser can show every window from it. A real chest CT of 250 x 350 x 350 voxels takes 7 MB as text,
+with a mean error of about 1 of 255 grey levels in a window; PNG would take 19 MB.
 """
 
 import base64
@@ -11,21 +11,21 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-# (HU, grey level): 17 HU a level in the lung, 3.7 HU in vessels and soft tissue. The ends are the
-# lowest and the highest value that any window of the paper tells apart.
+# (HU, grey level): 17 HU per level in the lung, 3.7 HU in vessels and soft tissue. The ends are the
+# lowest and the highest HU that a window of the paper distinguishes.
 LEVELS = ((-1350, 0), (-250, 64), (450, 255))
 QUALITY = 90
 
 
 def to_levels(hu: np.ndarray) -> np.ndarray:
-    """HU as grey levels of LEVELS, uint8 of the same shape; what lies outside is clipped."""
+    """HU as grey levels of LEVELS, uint8 of the same shape; HU outside LEVELS are clipped."""
     hus, levels = zip(*LEVELS, strict=True)
     table = np.interp(np.arange(hus[0], hus[-1] + 1), hus, levels).round().astype(np.uint8)
     return table[np.clip(hu, hus[0], hus[-1]).astype(np.int32) - hus[0]]
 
 
 def shrink(planes: np.ndarray, side: int | None) -> np.ndarray:
-    """Planes `(N, Y, X)` with a longer side of at most `side` pixels; None leaves them."""
+    """Shrink planes `(N, Y, X)` to a longer side of at most `side` pixels; None: no change."""
     rows, columns = planes.shape[1:]
     if side is None or max(rows, columns) <= side:
         return planes
@@ -41,7 +41,7 @@ def jpeg(plane: np.ndarray, quality: int = QUALITY) -> str:
 
 
 def outlines(mask: np.ndarray) -> list[list[list[int]]]:
-    """Outlines of a mask `(Z, Y, X)` bool: of each slice its polygons, each x, y, x, y, ..."""
+    """Outlines of a mask `(Z, Y, X)` bool: polygons per slice, each x, y, x, y, ... (voxels)."""
     return [_polygons(plane) for plane in mask]
 
 
@@ -58,5 +58,5 @@ def _polygons(plane: np.ndarray) -> list[list[int]]:
 
 
 def rounded(values: Sequence[float]) -> list[float]:
-    """Probabilities with the 4 decimals that a curve can show."""
+    """Probabilities with 4 decimals: more cannot be seen in a curve."""
     return [round(float(value), 4) for value in values]

@@ -1,7 +1,7 @@
 """The viewer as HTML: a whole document, and the frame that shows it inside another page.
 
-The frame isolates: two viewers on a page do not disturb each other, and JupyterLab does not take
-the viewer's keys for its own. Inside, only the kit's script may run, and nothing may be fetched.
+The frame isolates: two viewers on a page do not disturb each other, and JupyterLab does not act on
+the viewer's keys. Inside, only the kit's script may run, and nothing may be fetched.
 """
 
 import base64
@@ -29,8 +29,8 @@ def script() -> str:
 
 @cache
 def script_source() -> str:
-    """The script as a Content-Security-Policy names it: a page with this in `script-src` lets the
-    viewer's script run and no other."""
+    """The script as source for `script-src` of a content-security policy, by its SHA-256: a page
+    with this source runs the viewer's script and no other."""
     digest = hashlib.sha256(script().encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
@@ -40,8 +40,8 @@ class Viewer:
     """A slice viewer; Jupyter shows it as a cell's last expression.
 
     Attributes:
-        title: what is viewed, in a few words.
-        content: what the script draws.
+        title: a few words, for screen readers and the browser's tab.
+        content: data that the script draws (`slice_viewer` makes it).
         height: of the frame, pixels.
     """
 
@@ -50,7 +50,7 @@ class Viewer:
     height: int = 700
 
     def document(self) -> str:
-        """The whole document."""
+        """The viewer as an HTML document of its own."""
         # "<" escaped, so that no text of the study can end the block that holds it.
         content = json.dumps(self.content, separators=(",", ":"), allow_nan=False)
         return render(
@@ -63,9 +63,9 @@ class Viewer:
         )
 
     def frame(self) -> str:
-        """The frame for another page.
+        """The viewer as an `<iframe>` for another page.
 
-        The text inside is shown only where a page drops frames: JupyterLab does in notebooks that
+        The text inside shows only where frames are removed, as JupyterLab does in notebooks that
         are not trusted.
         """
         return (
@@ -77,7 +77,7 @@ class Viewer:
         )
 
     def write(self, path: Path) -> Path:
-        """Write the document to `path` in one step; returns `path`."""
+        """Write the document to `path`, atomically; returns `path`."""
         with atomic(path) as beside:
             beside.write_text(self.document(), encoding="utf-8")
         return path

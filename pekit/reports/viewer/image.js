@@ -1,6 +1,6 @@
 "use strict";
-// The image: slices and attributions decoded, windowed, coloured and drawn with their outlines.
-// Beside viewer.js: both are one script, of a document of its own.
+// The image: decodes slices and attributions, applies window and colours, draws outlines.
+// It is joined with viewer.js to one script, which runs in a document of its own.
 const study = JSON.parse(document.getElementById("study").textContent);
 const $ = (id) => document.getElementById(id);
 const hops = Object.keys(study.probs);
@@ -10,12 +10,12 @@ const shown = {
   z: study.start,
   window: study.windows.findIndex((w) => w.name === "PE"),
   outlines: new Set(outlines),
-  hop: null, // whose attribution lies on the image
+  hop: null, // the hop whose attribution is shown
 };
 const named = (hop) => hop.replace(/^hop/, "hop ");
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
 
-// Images: decoded when they are first wanted, kept as one byte a pixel.
+// Images: decoded when first needed, kept with one byte per pixel.
 const decoded = new Map();
 async function bytes(key, code) {
   if (!decoded.has(key)) {
@@ -40,7 +40,7 @@ const map = (z) => {
   return code ? bytes(`map ${shown.hop} ${z}`, code) : null;
 };
 
-// Of each grey level the pixel that a window makes of it.
+// Table from grey level to pixel in a window.
 function greys({ centre, width }) {
   const table = new Uint32Array(256);
   for (let level = 0; level < 256; level++) {
@@ -52,7 +52,7 @@ function greys({ centre, width }) {
   }
   return table;
 }
-// matplotlib's inferno at equal steps, as in the figures; the weak are transparent.
+// matplotlib's inferno at equal steps, as in the figures; weak attribution is transparent.
 const INFERNO = ["000004", "1b0c41", "4a0c6b", "781c6d", "a52c60", "cf4446", "ed6925", "fb9b06",
   "f7d13d", "fcffa4"].map((hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)));
 const heat = Uint32Array.from({ length: 256 }, (_, level) => {
@@ -78,7 +78,7 @@ let latest = 0;
 async function draw() {
   const turn = ++latest;
   const [grey, attribution] = await Promise.all([slice(shown.z), map(shown.z)]);
-  if (turn !== latest) return; // the user is further already
+  if (turn !== latest) return; // the user has moved on
   const canvas = $("image");
   const scale = window.devicePixelRatio || 1;
   canvas.width = Math.max(1, Math.round(canvas.clientWidth * scale));
@@ -86,7 +86,7 @@ async function draw() {
   const context = canvas.getContext("2d");
   $("outside").hidden = Boolean(grey);
   if (grey) paint(context, canvas, scale, grey, attribution);
-  // What the tests wait for: the slice whose pixels are there.
+  // Tests wait for this: the slice whose pixels are drawn.
   canvas.dataset.z = shown.z;
   canvas.dataset.overlay = attribution ? shown.hop : "";
   canvas.setAttribute("aria-label", `Axial slice ${shown.z}, ${study.windows[shown.window].name} window`);
@@ -110,7 +110,7 @@ function paint(context, canvas, scale, grey, attribution) {
   };
   context.imageSmoothingQuality = "high";
   context.save();
-  // Outside the hull there is nothing but traces of the compression.
+  // Outside the hull are only artefacts of the JPEG compression.
   if (study.outlines.hull) context.clip(outline("hull"));
   context.drawImage(coloured(grey, greys(study.windows[shown.window])), left, top, width, height);
   if (attribution) context.drawImage(coloured(attribution, heat), left, top, width, height);

@@ -1,5 +1,6 @@
-"""What there is to see of a study, and the viewer that shows it.
+"""The slice viewer of one study: from the store and its predictions, or from arrays.
 
+view = view_study(store, predictions, study, votes)     # a prepared study
 view = StudyView("Study 1a2b", volume_hu, spacing_mm, probs={"hop1": p1, "hop2": p2})
 slice_viewer(view)                      # the last expression of a notebook's cell
 slice_viewer(view).write(path)          # a page
@@ -34,21 +35,25 @@ SHOWN_WINDOWS = (("Lung", LUNG), ("PE", PE), ("Mediastinum", SOFT_TISSUE))
 
 @dataclass(frozen=True)
 class StudyView:
-    """What there is to see of a study of N slices.
+    """The content of the slice viewer for a study of N slices.
 
     Attributes:
-        title: heads the viewer.
+        title: heading of the viewer.
         hu: `(Z, Y, X)` int16 HU of the crop.
         spacing_mm: (z, y, x).
-        probs: `(N,)` probability of each slice, by hop; the last hop decides what is an error.
-        z0: the study's slice that is the crop's first.
-        deltas: the vote's delta, by hop.
-        labels: `(N,)` 1 with PE, 0 without, -1 not known.
-        outlines: `(Z, Y, X)` bool, by name (hull, clots): their outlines can be shown.
-        attributions: by hop, of the study's slice z the attribution `(Y, X)` on the crop.
+        probs: by hop, the probability of each slice `(N,)`; the last hop's are checked for errors.
+        z0: index in the study of the crop's first slice.
+        deltas: by hop, the delta of its vote.
+        labels: `(N,)` 1 with PE, 0 without, -1 unknown.
+        outlines: by name (hull, clots), masks `(Z, Y, X)` bool whose outlines can be shown.
+        attributions: by hop and by index z of a slice in the study, attribution `(Y, X)` on the
+            crop.
         facts: a line under the title.
-        caption: what the attributions are.
-        start: the slice shown at first; the most probable one by default.
+        caption: method of the attributions.
+        start: index of the slice shown first; by default the most probable one by the last hop.
+
+    Raises:
+        UserError: there are no probabilities, or arrays whose shapes do not fit together.
     """
 
     title: str
@@ -84,21 +89,23 @@ class StudyView:
         for hop, maps in self.attributions.items():
             for z, plane in maps.items():
                 if plane.shape != self.hu.shape[1:] or not 0 <= z - self.z0 < len(self.hu):
-                    raise UserError(f"{self.title}: attribution {hop} of z={z} is not of the crop")
+                    raise UserError(
+                        f"{self.title}: attribution {hop} of z={z} does not fit the crop"
+                    )
 
     @property
     def slices(self) -> int:
-        """Slices of the study."""
+        """Number of slices of the study."""
         return len(next(iter(self.probs.values())))
 
     def errors(self) -> list[int]:
-        """Slices whose call by the last hop's delta differs from their label."""
+        """Indices of the slices that the last hop misclassifies at its delta."""
         hop = list(self.probs)[-1]
         if self.labels is None or hop not in self.deltas:
             return []
-        called = np.asarray(self.probs[hop], dtype=np.float64) > self.deltas[hop]
+        positive = np.asarray(self.probs[hop], dtype=np.float64) > self.deltas[hop]
         labels = np.asarray(self.labels)
-        return np.flatnonzero((labels >= 0) & (called != (labels == 1))).tolist()
+        return np.flatnonzero((labels >= 0) & (positive != (labels == 1))).tolist()
 
 
 def slice_viewer(
@@ -107,17 +114,17 @@ def slice_viewer(
     """The viewer of a study.
 
     Args:
-        side: longest side of the slices, pixels; a larger crop is shrunk. None: as it is.
+        side: longest side of the slices, pixels; a larger crop is shrunk. None: not shrunk.
         quality: of the JPEG images, 1 to 100.
         height: of the frame in a page, pixels.
 
     Raises:
-        UserError: a slice to start from that the study does not have.
+        UserError: the study has no slice `view.start`.
     """
     last = np.asarray(list(view.probs.values())[-1])
     start = int(last.argmax()) if view.start is None else view.start
     if not 0 <= start < view.slices:
-        raise UserError(f"{view.title}: start={start} is none of {view.slices} slices")
+        raise UserError(f"{view.title}: start={start} must be a slice from 0 to {view.slices - 1}")
     planes = shrink(view.hu, side)
     dz, dy, dx = (float(step) for step in view.spacing_mm)
     shrunk = np.divide(planes.shape[1:], view.hu.shape[1:]).tolist()
@@ -164,17 +171,17 @@ def view_study(
 ) -> StudyView:
     """The view of a study, for `slice_viewer`.
 
-    The hull is read off the store where it is masked: what lies outside has a value of its own.
+    Where the store's crops are masked, the hull is known: voxels outside it have HU OUTSIDE_HU.
 
     Args:
-        predictions: a row a slice of at least this study: StudyInstanceUID, z, a column a hop, and
-            pe_present_on_image where known.
-        votes: one a hop, in order.
-        clots: `(Z, Y, X)` bool on the crop, where they are known.
+        predictions: one row per slice, of this study at least: StudyInstanceUID, z, one column per
+            hop, and pe_present_on_image where known.
+        votes: one per hop, in order.
+        clots: mask `(Z, Y, X)` bool on the crop, where known.
         shown: other fields of StudyView: attributions, caption, facts, start, title.
 
     Raises:
-        UserError: no predictions of the study, or not of each of its slices.
+        UserError: slices of the study have no prediction.
     """
     rows = predictions[predictions["StudyInstanceUID"] == study].sort_values("z")
     if rows.empty or rows["z"].tolist() != list(range(len(rows))):

@@ -1,4 +1,4 @@
-// The controls: keys, buttons, wheel, slider and the probability curve, which all change `shown`.
+// The controls: keys, buttons, wheel, slider and probability curve. All of them change `shown`.
 // Follows image.js, which declares `study` and `shown`.
 const main = document.querySelector("main");
 
@@ -9,7 +9,7 @@ function describe() {
   for (const hop of hops) parts.push(`${named(hop)} p = <b>${study.probs[hop][z].toFixed(3)}</b>`);
   const label = study.labels ? study.labels[z] : -1;
   if (label >= 0) parts.push(label ? "labelled PE" : "labelled no PE");
-  if (study.errors.includes(z)) parts.push(`<b>${label ? "missed slice" : "false alarm"}</b>`);
+  if (study.errors.includes(z)) parts.push(`<b>${label ? "false negative" : "false positive"}</b>`);
   if (shown.hop && !(z in study.maps[shown.hop])) parts.push("attribution not computed here");
   $("state").innerHTML = parts.join(" · ");
 }
@@ -29,7 +29,7 @@ function go(z) {
 function goToError(step) {
   const around = step > 0 ? study.errors : [...study.errors].reverse();
   if (!around.length) return;
-  go(around.find((z) => step * (z - shown.z) > 0) ?? around[0]); // past the last: from the start
+  go(around.find((z) => step * (z - shown.z) > 0) ?? around[0]); // after the last one: the first
 }
 function toggleAttribution(hop) {
   shown.hop = shown.hop === hop ? null : hop;
@@ -83,7 +83,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   keys[event.key]();
 });
-// Within another page the wheel is that page's, until the viewer is clicked.
+// In another page, the wheel scrolls that page until the viewer is clicked.
 const alone = window.parent === window;
 $("stage").addEventListener("wheel", (event) => {
   if (!alone && !document.hasFocus()) return;
@@ -139,7 +139,7 @@ $("facts").textContent = study.facts;
 $("slice").max = study.slices - 1;
 const signs = hops.map((hop) => [stroke(hop), named(hop)]);
 if ((study.labels || []).includes(1)) signs.push(["var(--truth)", "slices with PE (truth)"]);
-if (some) signs.push(["#ff6b5e", "slice called wrongly"]);
+if (some) signs.push(["#ff6b5e", "misclassified slice"]);
 for (const [background, text] of signs) {
   const [span, sign] = [document.createElement("span"), document.createElement("i")];
   sign.style.background = background;

@@ -1,4 +1,4 @@
-"""The error atlas: which studies are wrong, in which order, and what is shown of them."""
+"""Error analysis: the studies with a wrong verdict, their order, and what is shown of them."""
 
 import numpy as np
 import pandas as pd
@@ -180,16 +180,16 @@ def test_the_page_with_and_without_images(explainer, toy):
     errors = study_errors(rows, store.studies, "hop2", explainer.votes["hop2"])
     assert errors["kind"].tolist() == [FALSE_POSITIVE] * 2
     cases = [explainer.case(study) for study in errors["StudyInstanceUID"]]
-    page = render_page("atlas", sections=error_sections(errors, cases))
+    page = render_page("Error analysis", sections=error_sections(errors, cases))
     assert page.count("<iframe") == page.count('<img src="data:image/png') == 2
     assert "False positive: no flag (2)" in page
     assert "script-src" in page
-    bare = render_page("atlas", sections=error_sections(errors, cases, images=False))
+    bare = render_page("Error analysis", sections=error_sections(errors, cases, images=False))
     assert "<iframe" not in bare
     assert "image/jpeg" not in bare
     assert bare.count("top slices") == 0
     assert bare.count('<img src="data:image/png') == 2  # the curves
-    without = render_page("atlas", sections=error_sections(errors, cases, side=0))
+    without = render_page("Error analysis", sections=error_sections(errors, cases, side=0))
     assert "<iframe" not in without
     assert without.count("top slices") == 2 * 2
 

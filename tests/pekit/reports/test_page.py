@@ -56,7 +56,7 @@ def test_a_table_as_texts():
         }
     )
     shown = table(frame, limit=2)
-    assert [kind for _, kind in shown["columns"]] == ["text", "number", "number", "number", "long"]
+    assert [kind for _, kind in shown["columns"]] == ["", "number", "number", "number", "long"]
     assert shown["rows"] == [
         ["a", "1.000", "0.000", "12", ""],
         ["–", "0.123", "2e-05", "–", "x" * 50],

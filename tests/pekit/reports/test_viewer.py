@@ -1,4 +1,4 @@
-"""The slice viewer in a real browser: what the keys do is read off the pixels of its canvas."""
+"""The slice viewer in a real browser: the effect of keys is read from the pixels of its canvas."""
 
 import base64
 import re
@@ -35,7 +35,7 @@ def hu_of(z):
 
 @pytest.fixture(scope="module")
 def view():
-    """Ten flat slices of a study of 14; slices 3 and 12 are called wrongly by the last hop."""
+    """Ten flat slices of a study of 14; the last hop misclassifies slices 3 and 12."""
     hu = np.stack([np.full((ROWS, COLUMNS), hu_of(z), np.int16) for z in range(Z0, Z0 + 10)])
     labels = np.zeros(N, int)
     labels[3:6] = 1
@@ -106,7 +106,7 @@ def expected(z, key):
 
 @pytest.fixture(scope="module")
 def page(view, tmp_path_factory):
-    """Two viewers in one page; what was asked for and complained about, at the end."""
+    """Two viewers in one page; at the end, no request to a host and no complaint in the console."""
     path = tmp_path_factory.mktemp("viewer") / "page.html"
     write_page(path, "Two", sections=[Section("a", [slice_viewer(view), slice_viewer(view)])])
     with browser(1000) as (tab, asked):
@@ -118,7 +118,7 @@ def page(view, tmp_path_factory):
         frames.nth(1).scroll_into_view_if_needed()
         two = [Shown(frames.nth(k).content_frame) for k in range(2)]
         yield tab, two
-        # These tests read a canvas again and again, of which Chromium warns.
+        # Chromium warns of canvases that are read often, as these tests do.
         assert [text for text in complaints if "readback" not in text] == []
     assert [address for address in asked if not address.startswith(("file:", "data:"))] == []
 
@@ -179,13 +179,13 @@ def test_outside_the_crop_box_there_is_no_image(shown):
 
 def test_next_and_previous_error(shown):
     for key, z, says in [
-        ("n", 12, "false alarm"), ("n", 3, "missed slice"), ("p", 12, "false alarm"),
-        ("p", 3, "missed slice"), ("n", 12, "false alarm"),
+        ("n", 12, "false positive"), ("n", 3, "false negative"), ("p", 12, "false positive"),
+        ("p", 3, "false negative"), ("n", 12, "false positive"),
     ]:  # fmt: skip
         shown.press(key, z)
         assert says in shown.state()
     shown.press("ArrowDown", 11)
-    assert "false alarm" not in shown.state()
+    assert "false positive" not in shown.state()
     assert "labelled no PE" in shown.state()
     assert "hop 2 p = 0.100" in shown.state()
 
@@ -375,7 +375,7 @@ def test_prepared_study_as_the_store_and_the_predictions_have_it(tmp_path):
         ({"z0": 5}, r"crop \(10, 30, 40\) from slice 5 on does not lie in 14"),
         ({"labels": np.zeros(3)}, r"labels has \(3,\) values for 14"),
         ({"outlines": {"hull": np.zeros((1, 2, 3), bool)}}, "hull is"),
-        ({"attributions": {"hop1": {1: np.zeros((ROWS, COLUMNS))}}}, "hop1 of z=1 is not of"),
+        ({"attributions": {"hop1": {1: np.zeros((ROWS, COLUMNS))}}}, "hop1 of z=1 does not fit"),
     ],
 )
 def test_what_does_not_fit_is_named(view, changes, message):

@@ -57,7 +57,7 @@ def copy(experiment, tmp_path):
 
 
 def pictures(bundle: Path) -> list[np.ndarray]:
-    """Pixels of every picture of a bundle: PNG files, and those inside pages and texts."""
+    """Pixels of every picture in a bundle: PNG files, and those embedded in pages and texts."""
     found = [path.read_bytes() for path in bundle.rglob("*.png")]
     for path in bundle.rglob("*"):
         if path.is_file() and path.suffix != ".png":
@@ -67,7 +67,7 @@ def pictures(bundle: Path) -> list[np.ndarray]:
 
 
 def holds_slice(pixels: np.ndarray) -> bool:
-    """Whether a picture is of the patient: charts are white almost everywhere."""
+    """Whether a picture shows the patient: charts are almost entirely white."""
     return (pixels[..., :3] > 250).mean() < 0.7
 
 
@@ -126,7 +126,7 @@ def test_no_image_survives(bundles):
 
 
 def test_a_figure_that_is_not_declared_stays_out(copy):
-    """A run of an older kit, whose manifest does not say which figures are charts."""
+    """Such as in a run of an older kit, whose manifest does not list charts."""
     manifest = copy / "hop1" / "manifest.json"
     content = json.loads(manifest.read_text())
     del content["charts"]
@@ -177,7 +177,7 @@ def test_scrub(text, scrubbed):
         ("a.json", '{"uid": "1.2.840.113654.2.55.1.2.3.4"}', "a.json holds a DICOM UID"),
         ("t.csv", "StudyInstanceUID\nDOE\n", "t.csv: column StudyInstanceUID holds a UID that is"),
         ("image.bin", f"x {ROOT} x", "image.bin holds the path of the kit"),
-        ("log.txt", "ran on node-17 today", "log.txt holds the host's"),
+        ("log.txt", "ran on node-17 today", "log.txt holds the host's name"),
         ("log.csv", "by asmith", "log.csv holds the user's name"),
     ],
 )
@@ -201,13 +201,13 @@ def test_a_study_that_is_not_hashed_stops_it(copy):
     assert not list(copy.glob("*review*")), "nothing is left half written"
 
 
-def test_a_page_that_loads_from_elsewhere_stops_it(copy):
+def test_a_page_that_loads_from_another_host_stops_it(copy):
     page, out = copy / "evaluate" / "report.html", copy / "review"
     stage = {"evaluate": STAGES["evaluate"]}
     page.write_text('<a href="https://example.org">fine</a>')
     make_review(copy, out, stage)
     page.write_text('<script src="https://example.org/x.js"></script>')
-    with pytest.raises(UserError, match="would load from elsewhere"):
+    with pytest.raises(UserError, match="loads from another host"):
         make_review(copy, out, stage)
     assert "fine" in (out / "stages" / "evaluate" / "report.html").read_text(), "the older one"
 
@@ -215,7 +215,9 @@ def test_a_page_that_loads_from_elsewhere_stops_it(copy):
 def test_unfinished_experiments_and_folders_in_the_way(copy, tmp_path):
     (copy / "hop1" / "metrics.json").unlink()
     shutil.rmtree(copy / "control")
-    message = "toy is not finished, these stages are missing: hop1, control; `make experiment NAME="
+    message = (
+        "toy is not finished, these stages are missing: hop1, control; run `make experiment NAME="
+    )
     with pytest.raises(UserError, match=re.escape(message)):
         make_review(copy, copy / "review", STAGES)
     other = tmp_path / "mine"
@@ -228,7 +230,7 @@ def test_unfinished_experiments_and_folders_in_the_way(copy, tmp_path):
 def test_a_split_that_was_changed_stops_it(copy):
     split = copy / "prepare" / "split.csv"
     split.write_text(split.read_text() + "x,test\n")
-    with pytest.raises(UserError, match=r"prepare/split.csv is not the split that was frozen"):
+    with pytest.raises(UserError, match=r"prepare/split.csv is not the frozen split"):
         make_review(copy, copy / "review", {"prepare": STAGES["prepare"]})
 
 
@@ -240,12 +242,12 @@ def test_notes_on_commits_and_changes(copy):
     stages = {stage: STAGES[stage] for stage in ("hop1", "predict")}
     index = (make_review(copy, copy / "review", stages).folder / "index.html").read_text()
     assert "The stages ran at different commits" in index
-    assert "Files differed from the commit when these stages ran: hop1." in index
+    assert "These stages ran with uncommitted changes: hop1." in index
     assert "aaaaaaaaaa + changes" in index
 
 
 def test_a_kill_leaves_the_older_one(copy):
-    """Killed while it writes: no half bundle under the name, and the next one is whole."""
+    """Killed while it writes: the older bundle stays, and the next one is complete."""
     out, stage = copy / "review", {"hop1": STAGES["hop1"]}
     make_review(copy, out, stage)
     (out / "old").touch()
@@ -305,7 +307,7 @@ def test_opens_from_disk_with_no_request(bundles, tmp_path, images):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--name", "dmo"], "no experiment 'dmo'; did you mean demo?"),
+        (["--name", "dmo"], "no experiment 'dmo'; did you mean demo or smoke?"),
         (["--name", "peers", "--images", "nein"], "IMAGES=nein: it must be yes or no"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Verification fails for whatever is changed, whether or not the hashes were changed along."""
+"""Verification finds every change, even if SHA256SUMS is changed accordingly."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def bundle(original, tmp_path):
 
 @pytest.fixture
 def tables_taken(monkeypatch):
-    """Tables are not recomputed, for tests of all the rest: that costs two seconds."""
+    """Tables are read, not recomputed (2 s), for tests of the other checks."""
 
     def as_they_are(folder):
         paths = (folder / "tables").glob("*.csv")
@@ -110,7 +110,7 @@ def test_one_number_of_a_table_is_changed(bundle):
 def test_one_study_of_an_ablation_is_changed(bundle):
     path = bundle / "stages" / "tables" / "predictions.parquet"
     table = pd.read_parquet(path)
-    # All slices of the study that a hop is surest of, so that its rank is another.
+    # All slices of the study with the highest probability, so that its rank changes.
     of_run = table.query("stage == 'predict' and part == 'test'")
     surest = of_run.loc[of_run["hop2"].idxmax(), "StudyInstanceUID"]
     table.loc[of_run.index[of_run["StudyInstanceUID"] == surest], "hop2"] = 0.0
@@ -128,14 +128,14 @@ def test_what_the_page_shows(bundle, tables_taken):
     assert number in page.read_text()
     page.write_text(page.read_text().replace(number, "1.000 [1.000, 1.000]"))
     write_sums(bundle)
-    assert failed(bundle) == {"index.html": "it shows something else than the tables hold"}
+    assert failed(bundle) == {"index.html": "it shows other values than the files of the tables"}
 
 
 def test_the_split(bundle, tables_taken):
     split = bundle / "stages" / "prepare" / "split.csv"
     split.write_text(split.read_text().replace("test", "train", 1))
     write_sums(bundle)
-    text = "it is not the one that was frozen: its hash is another"
+    text = "it is not the frozen split: its hash differs"
     assert failed(bundle) == {"stages/prepare/split.csv": text}
 
 
@@ -145,7 +145,7 @@ def test_a_stage_that_used_another_split(bundle, tables_taken):
     content["inputs"]["split"] = "0" * 64
     manifest.write_text(json.dumps(content))
     write_sums(bundle)
-    assert failed(bundle) == {"stages/prepare/split.csv": "another one was used by hop1"}
+    assert failed(bundle) == {"stages/prepare/split.csv": "another split was used by hop1"}
 
 
 def test_files_that_are_changed_missing_or_new(bundle, tables_taken):
@@ -159,7 +159,7 @@ def test_files_that_are_changed_missing_or_new(bundle, tables_taken):
     )
 
 
-def test_predictions_that_cannot_be_judged(bundle):
+def test_predictions_that_cannot_be_evaluated(bundle):
     path = bundle / "stages" / "evaluate" / "predictions.parquet"
     table = pd.read_parquet(path)
     table.loc[0, "prob"] = 1.5
@@ -192,8 +192,8 @@ def test_command(tmp_path):
     command = [sys.executable, "-m", "pekit.review.verify", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == f"{tmp_path} is no review bundle (it has no bundle.json): " + (
-        "make one by make review\n"
+    assert done.stderr == f"{tmp_path} is no review bundle (no bundle.json): " + (
+        "make one with `make review`\n"
     )
 
 

@@ -20,7 +20,7 @@ from pekit.tracking.run import Run
 
 @pytest.fixture
 def no_account(tmp_path, monkeypatch):
-    """A machine on which no W&B account is configured and no mode is asked for."""
+    """A machine without a W&B account and without WANDB_MODE."""
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
@@ -38,7 +38,7 @@ def read(path: Path) -> dict:
 
 
 def inspect(folder: Path) -> tuple[str, list[dict]]:
-    """What an offline run holds for W&B: as text, and its records."""
+    """An offline run's file for W&B, as text and as records."""
     (log,) = folder.glob("wandb/offline-run-*/*.wandb")
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -121,7 +121,7 @@ def test_a_run_elsewhere_on_the_machine_tells_no_path(tmp_path, no_account, monk
 
 
 def test_lineage_of_a_model(tmp_path, no_account, monkeypatch):
-    """One run makes a model, another uses it; each is synced from where the notebooks run."""
+    """One run makes a model, another uses it; both are synced from the folder of the notebooks."""
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
     monkeypatch.setenv("PEKIT_ARTIFACT_MB", "0.001")
@@ -157,7 +157,7 @@ def test_lineage_of_a_model(tmp_path, no_account, monkeypatch):
     recorded = {run: read(runs / run / "manifest.json")["artifacts"] for run in ("hop1", "predict")}
     assert recorded["predict"]["used"][0] in recorded["hop1"]["made"]
 
-    # What is uploaded later is what was there: a stage that runs again changes nothing.
+    # The files uploaded later are those of the run: a rerun of the stage does not change them.
     (model / "model.json").unlink()
     files = {f["path"]: Path(f["local_path"]) for f in files_of(made["demo-hop1-model"])}
     digest = hash_path(model / "model.safetensors").removeprefix("sha256:")
@@ -197,7 +197,7 @@ def test_artifacts_that_cannot_be(tmp_path, monkeypatch, disabled):
     ],
 )
 def test_mode(tmp_path, no_account, monkeypatch, variables, mode):
-    """Which mode W&B is asked for; the asking itself is answered by a stand-in."""
+    """The mode with which wandb.init is called; a stand-in takes the call."""
     import wandb
 
     wandb.teardown()
@@ -324,14 +324,14 @@ def test_git_state(tmp_path):
     assert git_state(package)["dirty"] is True
 
 
-def test_csv_starts_anew_or_goes_on_from_the_checkpoint(tmp_path):
+def test_csv_starts_empty_or_resumes_from_the_checkpoint(tmp_path):
     path = tmp_path / "log.csv"
     log = CsvLog(path)
     for step in (10, 20, 30):
         log.write({"step": step, "loss": step / 10})
     log.close()
 
-    # The checkpoint was of step 15: steps 20 and 30 come again, now with one more column.
+    # The checkpoint was at step 15: steps 20 and 30 are repeated, now with one more column.
     log = CsvLog(path, resume=True)
     log.write({"step": 20, "loss": 5, "auroc": 1})
     log.write({"step": 20, "auroc": 0})
@@ -359,7 +359,7 @@ def test_names_of_figures_and_tables(tmp_path, disabled):
 def test_to_json():
     value = {"a": np.arange(2), 1: (Path("x"), np.bool_(True)), "nan": [float("inf")], "none": None}
     assert to_json(value) == {"a": [0, 1], "1": ["x", True], "nan": [None], "none": None}
-    with pytest.raises(TypeError, match="has no place"):
+    with pytest.raises(TypeError, match="cannot be written as JSON"):
         to_json({"a": object()})
 
 
