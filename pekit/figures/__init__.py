@@ -1,14 +1,15 @@
 """Figures of the kit: arrays and tables in, matplotlib figures out.
 
-slices.py        axial and coronal slices, attributions; overlays.py: what is drawn on them
+slices.py        axial and coronal slices, attributions
 curves.py        probability along a study
 training.py      loss curves
-preparation.py   studies, crop, landmarks
-scores.py        ROC, confusion, calibration, subgroups
-ablation.py      arms with their intervals
-base.py          figure class, colours, axes in a grid
+preparation.py   audit, crop, landmarks
+scores.py        ROC, confusion tables, calibration, subgroups
+ablation.py      arms of an ablation with intervals
+overlays.py      drawing on one image: slice, mask, crop box, landmarks, attribution
+base.py          figure class, colours, grids of axes
 
-Every function returns a figure that Jupyter shows when it is a cell's last expression; `to_png`
-gives its bytes. There is no pyplot, so nothing is kept open and no display is needed. Images are
-shown as radiologists hold them: the patient's right on the left, front up.
+Every function returns a figure that Jupyter shows if it is the last expression of a cell; `to_png`
+gives its bytes. Nothing uses pyplot, so no figure stays open and no display is needed. Images have
+the radiological orientation: the patient's right on the left, front up.
 """

@@ -1,4 +1,4 @@
-"""The arms of an ablation, one row each, with intervals and the published figures beside."""
+"""Forest plot of an ablation: one row per arm, with intervals and published results."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -9,12 +9,15 @@ _SHOWN = ("F1", "AUROC")
 
 
 def ablation_forest(arms: pd.DataFrame, theirs: pd.DataFrame | None = None) -> Figure:
-    """F1 and AUROC of each arm with 95 % intervals, a panel a level.
+    """F1 and AUROC of each arm with 95 % intervals, one row of panels per level.
 
     Args:
         arms: rows of one table and protocol of `pekit.evaluation.ablation.ablation`.
-        theirs: published values of the same rows (row, metric, value), drawn as crosses: they were
-            measured on other studies.
+        theirs: published results for the same rows (row, metric, value), drawn as crosses; they are
+            on other studies and not comparable.
+
+    Raises:
+        UserError: a column is missing, or there are no rows.
     """
     check_columns(arms, ("level", "row", "metric", "value", "low", "high"))
     levels, rows = list(arms["level"].unique()), list(arms["row"].unique())
@@ -40,7 +43,7 @@ def ablation_forest(arms: pd.DataFrame, theirs: pd.DataFrame | None = None) -> F
             ax.set_title(f"{level}: {metric}" if level else metric, fontsize=10)
             plain(ax)
         axes[0].set_yticks(range(len(rows)), rows)
-    # Panels share the rows: the first is at the top, for all.
+    # All panels share the y axis; the first row is at the top.
     grid[0, 0].set_ylim(len(rows) - 0.5, -0.5)
     for ax, metric in zip(grid[-1], _SHOWN, strict=True):
         ax.set_xlabel(f"{metric} of studies, 95 % interval")

@@ -1,4 +1,4 @@
-"""What all figures share: the figure class, its PNG bytes, the palette, and axes in a grid."""
+"""Common parts of all figures: figure class, PNG bytes, palette, grids of axes."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from pekit.common.errors import UserError
 
-# Okabe and Ito's palette: told apart by colour-blind readers. One colour, one meaning.
+# Okabe and Ito's palette, safe for colour-blind readers. Each meaning has one colour.
 BLUE, ORANGE, GREEN, RED, SKY, YELLOW, PURPLE = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#F0E442", "#CC79A7",
 )  # fmt: skip
@@ -22,8 +22,8 @@ class KitFigure(Figure):
     """A matplotlib figure that shows itself in Jupyter without pyplot.
 
     Args:
-        patient: whether it shows a patient's images. A run keeps such figures on this machine where
-            images may not leave it, so a function that draws a chart says False.
+        patient: whether it shows images of a patient. If images may not leave this machine, a run
+            keeps such figures here. Functions that draw charts set it to False.
     """
 
     def __init__(self, *args: object, patient: bool = True, **options: object) -> None:
@@ -50,7 +50,11 @@ def grid_of_axes(
     layout: str = "compressed",
     patient: bool = True,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with n axes in rows of `columns`, sizes in inches each; only outer tick labels."""
+    """A figure of `n` axes in rows of `columns`, each `width` x `height` inches; outer tick labels.
+
+    Raises:
+        UserError: `n` is 0.
+    """
     if not n:
         raise UserError("nothing to draw: give at least one study, slice or table")
     columns = min(columns, n)
@@ -67,7 +71,7 @@ def grid_of_axes(
 
 
 def plain(*axes: Axes) -> None:
-    """No frame at the top and right, and a faint grid."""
+    """Remove the frame at the top and right, and add a faint grid."""
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(alpha=0.25, lw=0.5)
@@ -75,7 +79,11 @@ def plain(*axes: Axes) -> None:
 
 
 def check_columns(table: pd.DataFrame, columns: Sequence[str], empty: bool = False) -> None:
-    """Refuse a table that lacks a column, or has no rows where `empty` is not allowed."""
+    """Check that a table has `columns` and, unless `empty`, rows.
+
+    Raises:
+        UserError: a column is missing, or there are no rows.
+    """
     missing = [name for name in columns if name not in table]
     if missing:
         raise UserError(f"the table lacks {', '.join(missing)}: it has {list(table)}")

@@ -1,4 +1,4 @@
-"""Probability along a study: alone, and over the slices that one wants to understand."""
+"""Slice probabilities along a study, alone or below chosen slices and their attributions."""
 
 from collections.abc import Mapping, Sequence
 
@@ -21,8 +21,8 @@ from pekit.figures.base import (
     grid_of_axes,
     plain,
 )
-from pekit.figures.overlays import draw_contour, draw_image, mark_sides
-from pekit.figures.slices import PE_WINDOW, draw_heat
+from pekit.figures.overlays import draw_contour, draw_heat, draw_image, mark_sides
+from pekit.figures.slices import PE_WINDOW
 from pekit.voting import Vote, vote_study
 
 Votes = Vote | Mapping[str, Vote] | None
@@ -34,17 +34,18 @@ def slice_curves(
     n: int = 4,
     vote: Votes = None,
 ) -> Figure:
-    """Slice probabilities of each hop along the patient, the truth shaded (figure 7).
+    """Slice probabilities of each hop along the patient, true slices with PE shaded (figure 7).
 
     Args:
-        predictions: a row a slice: StudyInstanceUID, z, a column for each hop, and
-            pe_present_on_image where known (-1 where not).
+        predictions: one row per slice: StudyInstanceUID, z, one column per hop, and
+            pe_present_on_image if known (-1: unknown).
         hops: columns to draw.
-        n: studies to draw: the first ones of the table.
-        vote: one for all hops or one a hop; its delta is drawn dashed, its verdict is named.
+        n: draw the first `n` studies of the table.
+        vote: one for all hops, or one per hop; its delta is a dashed line, its verdict is in the
+            title.
 
     Raises:
-        UserError: a column missing, or no rows.
+        UserError: a column is missing, or there are no rows.
     """
     check_columns(predictions, ("StudyInstanceUID", "z", *hops))
     studies = predictions.StudyInstanceUID.unique()[:n]
@@ -75,19 +76,19 @@ def study_case(
     clot: np.ndarray | None = None,
     caption: str = "",
 ) -> Figure:
-    """One study: chosen slices in the PE window, what each hop used of them, and its curve.
+    """One study: chosen slices in the PE window, the attribution of each hop, and the curve.
 
     Args:
-        rows: its predictions, as `slice_curves` takes them.
-        votes: one a hop.
-        slices: z of the chosen slices; dotted on the curve.
-        slice_hu: `(N, Y, X)` HU of the chosen slices; None leaves images out.
-        attributions: `(N, Y, X)` by hop.
+        rows: predictions of the study, as `slice_curves` takes them.
+        votes: one per hop.
+        slices: z of the chosen slices; dotted lines on the curve.
+        slice_hu: `(N, Y, X)` HU of the chosen slices; None: no images.
+        attributions: `(N, Y, X)` for each hop.
         clot: `(N, Y, X)` bool, drawn as a contour.
-        caption: what the attributions are.
+        caption: method of the attributions.
 
     Raises:
-        UserError: images or attributions of another number than the chosen slices.
+        UserError: the number of images or attributions is not that of the chosen slices.
     """
     check_columns(rows, ("StudyInstanceUID", "z", *votes))
     with_images = slice_hu is not None and len(slices) > 0
@@ -114,7 +115,7 @@ def _with_images(
     attributions: Mapping[str, np.ndarray],
     clot: np.ndarray | None,
 ) -> tuple[Figure, Axes]:
-    """A figure with a row of images, of each slice itself and its attributions, over a curve."""
+    # A row of images (each slice, then its attributions), and the axes of the curve below.
     for name, planes in (("slice_hu", slice_hu), *attributions.items()):
         if len(planes) != len(slices):
             raise UserError(f"{name} has {len(planes)} images for {len(slices)} slices")
@@ -153,7 +154,7 @@ def _by_hop(vote: Votes, hops: Sequence[str]) -> dict[str, Vote | None]:
 
 
 def _draw_curves(ax: Axes, rows: pd.DataFrame, votes: Mapping[str, Vote | None]) -> None:
-    """The probabilities of one study by each hop; the title names study, truth and verdicts."""
+    # The probabilities of one study by each hop; the title gives study, truth and verdicts.
     rows = rows.sort_values("z")
     title = str(rows.StudyInstanceUID.iloc[0])
     if SLICE_LABEL in rows and rows[SLICE_LABEL].isin((0, 1)).all():

@@ -1,4 +1,4 @@
-"""What is drawn on one image: the slice itself, contours, the crop box, landmarks and the sides."""
+"""Drawing on one image: slice, contours, crop box, landmarks, attribution, patient's sides."""
 
 from collections.abc import Sequence
 from textwrap import fill
@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
@@ -14,7 +15,7 @@ from matplotlib.patheffects import withStroke
 from pekit.figures.base import BOX, CLOT, HULL, LANDMARK, check_columns
 
 _OUTLINE = [withStroke(linewidth=1.5, foreground="black")]
-NEAR_MM = 5.0  # a landmark is drawn on the slices this near to it
+NEAR_MM = 5.0  # a landmark is drawn on slices within this distance
 
 
 def draw_image(
@@ -24,7 +25,7 @@ def draw_image(
     window: tuple[float, float],
     origin: str = "upper",
 ) -> None:
-    """A plane `(rows, columns)` HU in grey; axes in units of `spacing`, window centre and width."""
+    """Draw `(rows, columns)` HU in grey, axes in units of `spacing`; window: centre and width."""
     centre, width = window
     (rows, columns), (dy, dx) = image.shape, spacing
     bottom, top = (
@@ -41,9 +42,9 @@ def draw_image(
 
 
 def draw_contour(ax: Axes, mask: np.ndarray, spacing: Sequence[float], colour: str) -> None:
-    """The outline of a mask `(rows, columns)` bool; nothing where it is empty."""
+    """Draw the outline of a mask `(rows, columns)` bool; nothing if it is empty."""
     if mask.any():
-        # Padded, so that a mask that reaches the border has a closed outline.
+        # Padded, so that the outline is closed at the border of the image.
         padded = np.pad(np.asarray(mask, dtype=np.float32), 1)
         x = np.arange(-1, mask.shape[1] + 1) * spacing[1]
         y = np.arange(-1, mask.shape[0] + 1) * spacing[0]
@@ -53,7 +54,7 @@ def draw_contour(ax: Axes, mask: np.ndarray, spacing: Sequence[float], colour: s
 def draw_box(
     ax: Axes, rows: Sequence[int], columns: Sequence[int], spacing: Sequence[float]
 ) -> None:
-    """The crop box between start and stop voxels of rows and columns."""
+    """Draw the crop box from start and stop voxels of rows and columns."""
     corner = ((columns[0] - 0.5) * spacing[1], (rows[0] - 0.5) * spacing[0])
     size = ((columns[1] - columns[0]) * spacing[1], (rows[1] - rows[0]) * spacing[0])
     ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor=BOX, lw=1.4))
@@ -62,16 +63,16 @@ def draw_box(
 def draw_landmarks_near(
     ax: Axes, landmarks: pd.DataFrame, z: int, spacing: Sequence[float]
 ) -> None:
-    """The names and places of the landmarks near slice z."""
+    """Draw the landmarks near slice `z`, with their names."""
     near = (landmarks.z - z).abs() * spacing[0] <= max(NEAR_MM, spacing[0] / 2)
     for point in present_landmarks(landmarks[near]).itertuples():
         draw_point(ax, point.x * spacing[2], point.y * spacing[1], fill(point.name, 18))
 
 
 def draw_point(ax: Axes, x: float, y: float, text: str) -> None:
-    """A cross with a text beside it, in the units of the axes."""
+    """Draw a cross with a text beside it; x and y in the units of the axes."""
     ax.plot(x, y, "+", color=LANDMARK, ms=7, mew=1.5, path_effects=_OUTLINE)
-    # Away from the middle, so that the names of a pair do not meet.
+    # The text points away from the middle, so that left and right names do not overlap.
     right = x > sum(ax.get_xlim()) / 2
     label = ax.annotate(
         text, (x, y), (4 if right else -4, 3), textcoords="offset points", fontsize=7,
@@ -81,9 +82,25 @@ def draw_point(ax: Axes, x: float, y: float, text: str) -> None:
 
 
 def present_landmarks(landmarks: pd.DataFrame) -> pd.DataFrame:
-    """The landmarks that the study has: all, where the table has no column `present`."""
+    """The landmarks that are present in the study; all, if the table has no column `present`."""
     check_columns(landmarks, ("name", "z", "y", "x"), empty=True)
     return landmarks[landmarks.present] if "present" in landmarks else landmarks
+
+
+def share_of_peak(plane: np.ndarray) -> np.ndarray:
+    """Scale the magnitude of an attribution `(Y, X)` to [0, 1] for display, float64.
+
+    The 99.9th percentile becomes 1, so that a single voxel does not dim the rest.
+    """
+    magnitude = np.abs(plane).astype(np.float64)
+    peak = np.quantile(magnitude, 0.999) or magnitude.max() or 1.0
+    return np.clip(magnitude / peak, 0, 1)
+
+
+def draw_heat(ax: Axes, plane: np.ndarray) -> AxesImage:
+    """Draw an attribution `(Y, X)` of any scale and sign over a slice, low values transparent."""
+    share = share_of_peak(plane)
+    return ax.imshow(share, cmap="inferno", alpha=0.85 * share**0.6, vmin=0, vmax=1)
 
 
 def mark_sides(ax: Axes) -> None:
@@ -96,7 +113,7 @@ def mark_sides(ax: Axes) -> None:
 
 
 def add_legend(figure: Figure, **drawn: object) -> None:
-    """A legend above the axes of what was drawn: those of hull, box, clot, landmark not None."""
+    """Add a legend above the axes for each of hull, box, clot and landmark that is not None."""
     colours = {"hull": HULL, "box": BOX, "clot": CLOT, "landmark": LANDMARK}
     names = {"box": "crop box"}
     handles = [

@@ -1,4 +1,4 @@
-"""Figures of the audit and of preparing: studies, crop, landmarks."""
+"""Figures of the audit and of the preparation: studies, crop, landmarks."""
 
 from collections.abc import Sequence
 
@@ -33,11 +33,11 @@ def audit_overview(table: pd.DataFrame) -> Figure:
     """Covered height against slice distance, and the number of slices, coloured by status.
 
     Args:
-        table: the doctor's: status, slices, missing, spacing_z (mm); studies that could not be
-            read have none of the last three and are counted in the legend only.
+        table: one row per study of the audit: status, slices, missing, spacing_z (mm). The last
+            three are empty for studies that could not be read; only the legend counts these.
 
     Raises:
-        UserError: a column missing, no rows, an unknown status, or no study that could be read.
+        UserError: a column is missing, no rows, an unknown status, or no study could be read.
     """
     check_columns(table, ("status", "slices", "missing", "spacing_z"))
     if unknown := set(table["status"]) - set(STATUS_COLOURS):
@@ -63,7 +63,7 @@ def audit_overview(table: pd.DataFrame) -> Figure:
     counts.hist(stacked, bins=bins, stacked=True, color=colours, edgecolor="white", lw=0.4)
     counts.yaxis.set_major_locator(MaxNLocator(integer=True))
     where.set(xlabel="slice distance (mm)", ylabel="covered height (mm)")
-    counts.set(xlabel="slices a study", ylabel="studies")
+    counts.set(xlabel="slices per study", ylabel="studies")
     where.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     plain(where, counts)
     return figure
@@ -78,21 +78,21 @@ def crop_gain(
     z_indices: Sequence[int],
     window: tuple[float, float] = PE_WINDOW,
 ) -> Figure:
-    """Whole slices with lungs and heart coloured above, their crops below, both as large.
+    """Whole slices with lungs and heart coloured above, their crops below, at the same size.
 
-    Each is scaled to a square, as for the network; a border holds the heart in both (the lungs
-    where a slice has no heart), and the title says what share of the image that border is.
+    All are scaled to a square, as for the network. A rectangle bounds the heart in both (the lungs
+    if a slice has no heart); the title gives its share of the image.
 
     Args:
         volume_hu: `(Z, Y, X)` HU, the whole study.
         lungs, heart: `(Z, Y, X)` bool.
-        cropped_hu: the crop of `box_zyx`, as the store has it.
+        cropped_hu: the crop of `box_zyx`, as in the store.
         box_zyx: `(3, 2)` start and stop voxels.
-        z_indices: slices of the whole study, inside the box.
+        z_indices: slices of the whole study, inside the crop box.
         window: centre and width in HU.
 
     Raises:
-        UserError: no slice, one outside the box, or arrays of other shapes.
+        UserError: no slices, a slice outside the crop box, or arrays of other shapes.
     """
     if lungs.shape != volume_hu.shape or heart.shape != volume_hu.shape:
         raise UserError(f"masks {lungs.shape}, {heart.shape}: the volume is {volume_hu.shape}")
@@ -122,14 +122,14 @@ def crop_gain(
 
 
 def _grey(plane: np.ndarray, window: tuple[float, float]) -> np.ndarray:
-    """A plane `(Y, X)` HU as `(Y, X, 3)` RGB in [0,1]."""
+    # A plane (Y, X) HU as (Y, X, 3) RGB in [0, 1].
     centre, width = window
     grey = np.clip((plane.astype(np.float64) - centre) / width + 0.5, 0, 1)
     return np.repeat(grey[..., None], 3, axis=2)
 
 
 def _panel(ax: Axes, image: np.ndarray, structure: np.ndarray, title: str, name: str) -> None:
-    """An image scaled to the unit square, with the border of a structure `(Y, X)` bool on it."""
+    # An image scaled to the unit square, with the bounding box of a structure (Y, X) bool.
     ax.imshow(image, extent=(0, 1, 1, 0))
     ax.set_xticks([])
     ax.set_yticks([])
@@ -144,14 +144,14 @@ def _panel(ax: Axes, image: np.ndarray, structure: np.ndarray, title: str, name:
 
 
 def volume_ratio_histogram(ratios: np.ndarray | pd.Series) -> Figure:
-    """Volume of the crop as a share of the study's (figure 4).
+    """Histogram of the volume of the crop as a share of the study (figure 4).
 
     Raises:
-        UserError: no ratios, or one that is NaN or outside [0,1].
+        UserError: no ratios, or a ratio that is NaN or outside [0, 1].
     """
     values = np.asarray(ratios, dtype=np.float64)
     if not len(values) or not ((values >= 0) & (values <= 1)).all():
-        raise UserError("volume ratios must be in [0,1], at least one: leave failed studies out")
+        raise UserError("volume ratios: give one or more, all in [0, 1], without failed studies")
     figure = KitFigure(figsize=(6, 3.2), layout="constrained", patient=False)
     ax = figure.subplots()
     ax.hist(100 * values, bins=np.arange(0, 102.5, 2.5), color=BLUE, edgecolor="white", lw=0.4)
@@ -171,7 +171,7 @@ def landmark_presence(table: pd.DataFrame) -> Figure:
         table: the landmarks table: StudyInstanceUID, name, present.
 
     Raises:
-        UserError: a column missing, no rows, or an unknown landmark.
+        UserError: a column is missing, no rows, or an unknown landmark.
     """
     check_columns(table, ("StudyInstanceUID", "name", "present"))
     names = _known_landmarks(table)
@@ -185,17 +185,17 @@ def landmark_presence(table: pd.DataFrame) -> Figure:
 
 
 def landmark_errors(table: pd.DataFrame) -> Figure:
-    """Distance between predicted and true landmarks: each one, the quartiles and the median.
+    """Distance between predicted and true landmarks: single errors, quartiles and median.
 
     Args:
-        table: a row a landmark and study or slice: name, error_mm.
+        table: one row per landmark and study or slice: name, error_mm.
 
     Raises:
-        UserError: a column missing, no rows, NaN, or an unknown landmark.
+        UserError: a column is missing, no rows, NaN, or an unknown landmark.
     """
     check_columns(table, ("name", "error_mm"))
     if table.error_mm.isna().any():
-        raise UserError("error_mm has NaN: leave out the landmarks that a study lacks")
+        raise UserError("error_mm has NaN: leave out landmarks that are absent in a study")
     names = _known_landmarks(table)
     figure, ax = _landmark_rows(names)
     low, middle, high = (
@@ -220,8 +220,8 @@ def _landmark_rows(names: list[str]) -> tuple[Figure, Axes]:
 
 
 def _known_landmarks(table: pd.DataFrame) -> list[str]:
-    """Landmarks of the table, in the paper's order."""
+    # The landmarks of the table, in the paper's order.
     unknown = sorted(set(table.name) - set(LANDMARKS))
     if unknown:
-        raise UserError(f"landmark {unknown[0]!r} is none of the paper's 20")
+        raise UserError(f"landmark {unknown[0]!r} is not one of the paper's 20")
     return [name for name in LANDMARKS if name in set(table.name)]

@@ -1,4 +1,4 @@
-"""Charts of judged studies: ROC, confusion, calibration, subgroups."""
+"""Charts of an evaluation: ROC curves, confusion tables, calibration, subgroups."""
 
 from collections.abc import Mapping, Sequence
 
@@ -32,14 +32,14 @@ def roc_curves(
     """ROC curves, each with its AUROC in the legend.
 
     Args:
-        scores: truth (0 or 1) and score in [0,1] of the studies, by name of the model.
-        auroc: AUROC and its interval as text, by model; without it the area under the curve.
-        votes: counts [[TN, FP], [FN, TP]] of a model's vote: a dot where it lies.
-        theirs: published results (row, metric, value, source): a grey mark for each row that has a
-            sensitivity and a specificity, in a second panel that enlarges their corner.
+        scores: truth (0 or 1) and score in [0, 1] of the studies, by name of the model.
+        auroc: AUROC and its interval as text, by model; None: the area under the drawn curve.
+        votes: counts [[TN, FP], [FN, TP]] of a model's vote, drawn as a dot.
+        theirs: published results (row, metric, value, source), drawn as one grey mark per row with
+            a sensitivity and a specificity, in a second panel that enlarges their corner.
 
     Raises:
-        UserError: studies of one class only, or a column of `theirs` missing.
+        UserError: studies of one class only, or a missing column in `theirs`.
     """
     panels = 1 if theirs is None else 2
     figure = KitFigure(
@@ -71,7 +71,7 @@ def roc_curves(
 
 
 def _published_marks(ax: Axes, theirs: pd.DataFrame) -> None:
-    """Published operating points, and the limits that hold them all."""
+    # Published operating points, and axis limits that include them all.
     check_columns(theirs, ("row", "metric", "value", "source"))
     wide = theirs.pivot_table(index=["source", "row"], columns="metric", values="value", sort=False)
     check_columns(wide, ("sensitivity", "specificity"))
@@ -100,10 +100,10 @@ def confusion_tables(tables: Mapping[str, np.ndarray], columns: int = 4) -> Figu
 
     Args:
         tables: by name.
-        columns: tables side by side.
+        columns: number of tables side by side.
 
     Raises:
-        UserError: a table that is not 2x2, or none.
+        UserError: a table that is not 2x2, or no tables.
     """
     for name, table in tables.items():
         if np.shape(table) != (2, 2):
@@ -126,14 +126,14 @@ def confusion_tables(tables: Mapping[str, np.ndarray], columns: int = 4) -> Figu
 
 
 def reliability_curves(table: pd.DataFrame) -> Figure:
-    """Share of slices with PE by predicted probability, raw and scaled, and the slices in each bin.
+    """Share of slices with PE against predicted probability, raw and scaled, and slices per bin.
 
     Args:
         table: of one protocol: model, forecast, bin_low, bin_high, slices, predicted, value, low,
             high (`pekit.evaluation.calibration.reliability`). Empty bins are left out.
 
     Raises:
-        UserError: a column missing, or no rows.
+        UserError: a column is missing, or there are no rows.
     """
     columns = ("model", "forecast", "bin_low", "bin_high", "slices", "predicted", "value", "low")
     check_columns(table, (*columns, "high"))
@@ -148,7 +148,7 @@ def reliability_curves(table: pd.DataFrame) -> Figure:
         for i, (forecast, colour) in enumerate(forecasts.items()):
             rows = table[(table["model"] == model) & (table["forecast"] == forecast)]
             seen = rows[rows["slices"] > 0]
-            # A percentile interval need not hold the value where few studies are drawn.
+            # With few studies a percentile interval may not contain the value.
             errors = np.abs([seen["value"] - seen["low"], seen["high"] - seen["value"]])
             curve.errorbar(
                 seen["predicted"], seen["value"], errors, fmt="o-", color=colour, ms=4, lw=1.2,
@@ -178,11 +178,11 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ("sensitivity", "speci
 
     Args:
         table: of one protocol: model, subgroup, level, measure, n, value, low, high
-            (`pekit.evaluation.subgroups`). Levels without studies keep their line, empty.
-        measures: panels, above one another.
+            (`pekit.evaluation.subgroups`). Levels without studies keep an empty line.
+        measures: one panel each, from top to bottom.
 
     Raises:
-        UserError: a column missing, no rows, or none of the measures.
+        UserError: a column is missing, no rows, or none of the measures in the table.
     """
     check_columns(table, ("model", "subgroup", "level", "measure", "n", "value", "low", "high"))
     panels = {name: table[table["measure"] == name] for name in measures}
@@ -210,7 +210,7 @@ def _forest_panel(ax: Axes, rows: pd.DataFrame, models: list[str]) -> None:
         mine = rows[rows["model"] == model]
         y = np.arange(len(mine)) + 0.7 * ((i + 0.5) / len(models) - 0.5)
         errors = [mine["value"] - mine["low"], mine["high"] - mine["value"]]
-        errors = np.clip(errors, 0, None)  # Wilson's ends round to the value at 0 and 1
+        errors = np.clip(errors, 0, None)  # rounding can put a limit past a value of 0 or 1
         ax.errorbar(
             mine["value"], y, xerr=errors, fmt="o", ms=3.5, lw=1.2, label=model, clip_on=False,
             color=HOP_COLOURS[i % len(HOP_COLOURS)],

@@ -1,6 +1,6 @@
-"""Slices and sections of a CT, and what a model used of them.
+"""Axial slices and coronal sections of a CT, and attributions over slices.
 
-Images are shown as radiologists hold them: the patient's right on the left, front up.
+Images have the radiological orientation: the patient's right on the left, front up.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
 from pekit.common.errors import UserError
@@ -18,6 +17,7 @@ from pekit.figures.overlays import (
     add_legend,
     draw_box,
     draw_contour,
+    draw_heat,
     draw_image,
     draw_landmarks_near,
     draw_point,
@@ -39,20 +39,20 @@ def slice_grid(
     spacing_mm: Sequence[float] | None = None,
     titles: Sequence[str] | None = None,
 ) -> Figure:
-    """Axial slices in a window, with the hull, the crop box, the clots and the landmarks.
+    """Axial slices in an HU window, with hull, crop box, clots and landmarks.
 
     Args:
         volume_hu: `(Z, Y, X)` HU.
         z_indices: slices to show.
         window: centre and width in HU.
         hull: `(Z, Y, X)` bool, drawn as a contour; `clot` the same.
-        box_zyx: `(3, 2)` start and stop voxels; slices outside it are marked so.
-        landmarks: name, z, y, x in voxels, present if some are not; on slices within 5 mm.
-        spacing_mm: (z, y, x); the axes are in voxels without it.
-        titles: one a slice, in place of its z.
+        box_zyx: `(3, 2)` start and stop voxels; titles mark slices outside the crop box.
+        landmarks: name; z, y, x in voxels; present (optional). Drawn on slices within 5 mm.
+        spacing_mm: (z, y, x); None: the axes are in voxels.
+        titles: one per slice; None: its z.
 
     Raises:
-        UserError: no slices, one outside the volume, or a mask of another shape.
+        UserError: no slices, a slice outside the volume, or a mask of another shape.
     """
     _check_shapes(volume_hu, 3, hull=hull, clot=clot)
     _check_slices(z_indices, len(volume_hu))
@@ -69,7 +69,7 @@ def slice_grid(
             if box_zyx[0][0] <= z < box_zyx[0][1]:
                 draw_box(ax, box_zyx[1], box_zyx[2], spacing[1:])
             else:
-                title += " (outside the box)"
+                title += " (outside the crop box)"
         if landmarks is not None:
             draw_landmarks_near(ax, landmarks, z, spacing)
         ax.set_title(title, fontsize=9)
@@ -89,15 +89,15 @@ def coronal(
     y: int | None = None,
     window: tuple[float, float] = (40, 800),
 ) -> Figure:
-    """A coronal section, head up, with the hull, the crop box and all landmarks projected on it.
+    """A coronal section, head up, with hull, crop box and all landmarks projected onto it.
 
     Args:
         volume_hu: `(Z, Y, X)` HU, z from feet to head.
         spacing_mm: (z, y, x).
-        hull: `(Z, Y, X)` bool, drawn as the contour of its section.
+        hull: `(Z, Y, X)` bool; the contour of its section is drawn.
         box_zyx: `(3, 2)` start and stop voxels.
-        landmarks: name, z, y, x in voxels, and present if some are not.
-        y: section to show; the middle of the box or of the volume by default.
+        landmarks: name; z, y, x in voxels; present (optional).
+        y: section to show; None: the middle of the crop box or of the volume.
         window: centre and width in HU.
 
     Raises:
@@ -136,25 +136,24 @@ def attribution_overlay(
     clot: np.ndarray | None = None,
     caption: str = "",
 ) -> Figure:
-    """Slices in the PE window above, and what the model used of them below (figures 8 and 9).
+    """Slices in the PE window above, their attributions below (figures 8 and 9).
 
-    The magnitude of the attribution is shown as a share of the slice's 99.9th percentile, so
-    that one voxel does not dim the rest; the slices' strengths cannot be compared.
+    Each attribution is scaled by `share_of_peak`, so colours cannot be compared between slices.
 
     Args:
         slice_hu: `(N, Y, X)` HU.
-        attribution: `(N, Y, X)`, of any scale and sign; or several, a row each, by hop.
-        titles: N, one a slice.
+        attribution: `(N, Y, X)` of any scale and sign; or several by hop, one row each.
+        titles: N titles, one per slice.
         clot: `(N, Y, X)` bool, drawn as a contour.
-        caption: what the attribution is, and from which baseline.
+        caption: method and baseline of the attribution.
 
     Raises:
-        UserError: arrays of different shapes, or another number of titles.
+        UserError: arrays of different shapes, or another number of titles than slices.
     """
     rows = attribution if isinstance(attribution, Mapping) else {"attribution": attribution}
     _check_shapes(slice_hu, 3, clot=clot, **rows)
     if len(titles) != len(slice_hu):
-        raise UserError(f"{len(titles)} titles for {len(slice_hu)} slices: give one a slice")
+        raise UserError(f"{len(titles)} titles for {len(slice_hu)} slices: give one per slice")
     n, aspect = len(slice_hu), slice_hu.shape[1] / slice_hu.shape[2]
     figure, axes = grid_of_axes(
         (1 + len(rows)) * n, columns=n, width=2.8, height=2.8 * aspect + 0.2
@@ -184,16 +183,8 @@ def attribution_overlay(
     return figure
 
 
-def draw_heat(ax: Axes, plane: np.ndarray) -> AxesImage:
-    """Attribution `(Y, X)` of any scale and sign over a slice; the weak is transparent."""
-    magnitude = np.abs(plane).astype(np.float64)
-    peak = np.quantile(magnitude, 0.999) or magnitude.max() or 1.0
-    share = np.clip(magnitude / peak, 0, 1)
-    return ax.imshow(share, cmap="inferno", alpha=0.85 * share**0.6, vmin=0, vmax=1)
-
-
 def _number_landmarks(ax: Axes, key: Axes, points: pd.DataFrame, plane: Sequence[float]) -> None:
-    """Number the landmarks on a coronal section, and name the numbers beside it."""
+    # Numbers on a coronal section, their names beside it.
     key.axis("off")
     for number, (name, z, x) in enumerate(zip(points.name, points.z, points.x, strict=True), 1):
         draw_point(ax, x * plane[1], z * plane[0], str(number))

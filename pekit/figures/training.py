@@ -1,4 +1,4 @@
-"""Figures of a training: loss curves, landmark errors."""
+"""Loss curves of a training."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -12,11 +12,11 @@ def loss_curves(log: pd.DataFrame) -> Figure:
     """Training and validation loss, and the learning rate below them.
 
     Args:
-        log: columns epoch, train_loss, validation_loss, lr, others ignored; several rows an
-            epoch with gaps, as Lightning's CSV logger writes them, are put together.
+        log: columns epoch, train_loss, validation_loss, lr; others are ignored. Several incomplete
+            rows per epoch, as Lightning's CSV logger writes them, are merged.
 
     Raises:
-        UserError: a column missing, or no validation loss at all.
+        UserError: a column is missing, or there is no validation loss.
     """
     check_columns(log, ("epoch", "train_loss", "validation_loss", "lr"))
     by_epoch = log.groupby("epoch")[["train_loss", "validation_loss", "lr"]].last()

@@ -1,9 +1,9 @@
 """Prediction.
 
 predict.py      slice probabilities of a volume and of a store
+openvino.py     prediction by OpenVINO, faster on a CPU
+export.py       export to ONNX and OpenVINO
 features.py     slice features, for study heads
-landmarks.py    errors of located landmarks in mm
 study_head.py   probabilities by a study head
-openvino.py     the same numbers, faster on a CPU
-export.py       files for ONNX Runtime and OpenVINO
+landmarks.py    predicted landmarks and their errors in mm
 """

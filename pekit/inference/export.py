@@ -1,13 +1,13 @@
-"""A trained network for other runtimes: ONNX and OpenVINO, HU in, slice probability out.
+"""Export of a trained network to ONNX and OpenVINO: HU in, slice probability out.
 
     export_model(Path("runs/demo/hop2"), Path("exported"))
 
 or `make export MODEL=runs/demo/hop2 OUT=exported`, writes `model.onnx`, `model.xml` with
-`model.bin` (OpenVINO) and, last, `export.json`, which says what they take and give; a folder
-without it is unfinished. Windowing and softmax are inside:
-`stack_hu (batch, 3, H, W)` float32 HU -> `probability (batch, K)`, one column a hop.
+`model.bin` (OpenVINO) and, last, `export.json`, which describes input and output; a folder without
+it is incomplete. Windowing and softmax are part of the exported network:
+`stack_hu (batch, 3, H, W)` float32 HU -> `probability (batch, K)`, one column per hop.
 
-Needs `pip install 'pekit[export]'`; `OpenVinoPredictor` needs OpenVINO alone.
+Needs `pip install 'pekit[export]'`.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pekit.checkpoint import load_hops
+from pekit.checkpoint import load_hops, model_folder
 from pekit.common.errors import UserError
 from pekit.common.files import atomic, hash_path, write_json
 from pekit.dataset.schema import OUTSIDE_HU
@@ -33,16 +33,14 @@ from pekit.inference.openvino import (
     INPUT,
     OUTPUT,
     SliceProbabilities,
-    _optional,
-    _to_openvino,
-    _traced,
+    require,
+    to_openvino,
+    traced,
 )
 
 VERSION = 1
-OPSET = 20  # of ONNX; read by ONNX Runtime 1.17 and later
-TOLERANCE = 1e-3  # largest difference of a probability to PyTorch's that an export may have
-
-
+OPSET = 20  # of ONNX; ONNX Runtime 1.17 and later read it
+TOLERANCE = 1e-3  # largest allowed difference from PyTorch's probabilities
 Format = Literal["onnx", "openvino"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
@@ -53,31 +51,31 @@ def export_model(
     formats: Sequence[Format] = FORMATS,
     stacks_hu: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Write a PE model folder for ONNX and OpenVINO into `out`, and compare both with PyTorch.
+    """Export a PE model to ONNX and OpenVINO, and compare the result with PyTorch.
 
     Args:
         folder: the model.
-        out: what an earlier export left there is replaced.
+        out: folder to write to; an earlier export there is replaced.
         formats: `onnx`, `openvino`.
-        stacks_hu: `(N, 3, H, W)` to compare on, as of `middle_stacks`; or noise.
+        stacks_hu: `(N, 3, H, W)` HU to compare on, for example from `middle_stacks`; None: noise.
 
     Returns:
-        What export.json holds: image_size, encoders, names and shapes of input and output,
-        windows, prevalence that each hop was trained at (its probabilities hold there), opset,
-        max_difference of each runtime, SHA-256 of the weights and the files.
+        The content of export.json: image_size, encoders, names and shapes of input and output,
+        windows, opset, the prevalence that each hop was trained at (and at which its probabilities
+        are valid), max_difference of each file from PyTorch, SHA-256 of the weights and the files.
 
     Raises:
-        UserError: an unknown format, a package is missing, the folder holds no PE model (as
-            `load_hops`), or a runtime's probabilities differ from PyTorch's by more than 1e-3.
+        UserError: an unknown format, a missing package, no PE model in the folder (as
+            `load_hops`), or probabilities that differ from PyTorch's by more than 1e-3.
     """
     for name in formats:
         if name not in FORMATS:
             raise UserError(f"format '{name}' is unknown: choose {' or '.join(FORMATS)}")
-    _, _, openvino = (_optional(name) for name in ("onnx", "onnxscript", "openvino"))
+    _, _, openvino = (require(name) for name in ("onnx", "onnxscript", "openvino"))
     net, card = load_hops(folder)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    traced = _traced(net, card.image_size)
+    program = traced(net, card.image_size)
     (out / "export.json").unlink(missing_ok=True)
     for file in ("model.onnx", "model.xml", "model.bin"):
         (out / file).unlink(missing_ok=True)
@@ -85,11 +83,11 @@ def export_model(
     difference = {}
     if "onnx" in formats:
         with atomic(out / "model.onnx") as beside:
-            _to_onnx(traced).save(beside)
+            _to_onnx(program).save(beside)
         difference["model.onnx"] = _difference(openvino, out / "model.onnx", net, stacks)
     if "openvino" in formats:
         with atomic(out / "model.bin") as weights, atomic(out / "model.xml") as beside:
-            model = _to_openvino(traced, card.image_size)
+            model = to_openvino(program, card.image_size)
             openvino.save_model(model, beside, compress_to_fp16=False)
             beside.with_suffix(".bin").rename(weights)
         difference["model.xml"] = _difference(openvino, out / "model.xml", net, stacks)
@@ -104,7 +102,7 @@ def export_model(
         "prevalence": [at and asdict(at) for at in net.prevalence],
         "opset": OPSET,
         "max_difference": difference,
-        "weights": hash_path(_weights(folder)),
+        "weights": hash_path(model_folder(folder) / "model.safetensors"),
         "files": {file.name: hash_path(file) for file in sorted(out.glob("model.*"))},
     }
     write_json(out / "export.json", content)
@@ -115,16 +113,11 @@ def _port(name: str, shape: tuple[int, ...], unit: str) -> dict[str, Any]:
     return {"name": name, "shape": ["batch", *shape], "dtype": "float32", "unit": unit}
 
 
-def _weights(folder: Path) -> Path:
-    weights = Path(folder) / "model.safetensors"
-    return weights if weights.exists() else Path(folder) / "model" / "model.safetensors"
-
-
-def _to_onnx(traced: torch.export.ExportedProgram) -> "torch.onnx.ONNXProgram":
+def _to_onnx(program: torch.export.ExportedProgram) -> "torch.onnx.ONNXProgram":
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # of the libraries, about each other
+        warnings.simplefilter("ignore")  # the libraries warn about each other
         return torch.onnx.export(
-            traced,
+            program,
             dynamo=True,
             opset_version=OPSET,
             input_names=[INPUT],
@@ -140,7 +133,7 @@ def _noise(image_size: int) -> Tensor:
 
 
 def _difference(openvino: ModuleType, file: Path, net: HopNet, stacks: Tensor) -> float:
-    """Largest difference of a written file's probabilities to the network's."""
+    # Largest difference between the probabilities of a written file and the network's.
     with torch.inference_mode():
         expected = SliceProbabilities(net)(stacks).numpy()
     compiled = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -148,6 +141,6 @@ def _difference(openvino: ModuleType, file: Path, net: HopNet, stacks: Tensor) -
     if not difference <= TOLERANCE:
         raise UserError(
             f"{file.name} gives probabilities {difference:.2g} off PyTorch's, more than "
-            f"{TOLERANCE}: use the PyTorch model, and other versions of the export's packages"
+            f"{TOLERANCE}: use the PyTorch model, or other versions of the export packages"
         )
     return difference

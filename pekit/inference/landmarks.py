@@ -1,4 +1,4 @@
-"""How well landmarks are located: predictions and targets of slices, and their errors in mm."""
+"""Landmarks predicted from slices, and their errors in mm."""
 
 from dataclasses import dataclass, replace
 
@@ -19,9 +19,9 @@ class Located:
     """Landmarks predicted from N slices.
 
     Attributes:
-        predicted, target: `(N, 20, 3)` x and y in [0, 1] of the crop, z in units of `z_scale`
-            slices from the slice; absent landmarks are NaN in `target`.
-        mm_per_unit: `(N, 3)` millimetres of one unit of x, y, z.
+        predicted, target: `(N, 20, 3)` x and y in [0, 1] of the crop, z as the distance from the
+            slice in units of `z_scale` slices; absent landmarks are NaN in `target`.
+        mm_per_unit: `(N, 3)` mm per unit of x, y, z.
     """
 
     predicted: np.ndarray
@@ -29,7 +29,7 @@ class Located:
     mm_per_unit: np.ndarray
 
     def errors(self) -> pd.DataFrame:
-        """Absolute errors in mm, a row a slice and present landmark: name, x, y, z, error_mm."""
+        """Absolute errors in mm, a row per slice and present landmark: name, x, y, z, error_mm."""
         mm = np.abs(self.predicted - self.target) * self.mm_per_unit[:, None]
         names = np.broadcast_to(np.array(LANDMARKS, dtype=object), mm.shape[:2])
         there = ~np.isnan(self.target[..., 0])
@@ -39,7 +39,7 @@ class Located:
         return table
 
     def with_constant(self, constant: np.ndarray) -> "Located":
-        """The same targets, predicted by one constant `(20, 3)`: the bar to clear."""
+        """The same targets with a constant prediction `(20, 3)`, as a baseline."""
         return replace(self, predicted=np.broadcast_to(constant, self.target.shape))
 
 
@@ -50,8 +50,8 @@ def locate(
     """Predict the landmarks from slices.
 
     Args:
-        samples: slices, as `training_samples` gives them.
-        image_size, z_scale: as the network was trained.
+        samples: slices, as `training_samples` returns them.
+        image_size, z_scale: as in the training of the network.
     """
     net.eval()
     device = next(net.parameters()).device
@@ -70,7 +70,7 @@ def locate(
 
 
 def mean_target(store: Store, samples: pd.DataFrame, z_scale: float) -> np.ndarray:
-    """The best constant prediction `(20, 3)`: the mean target of `samples`, NaN where none."""
+    """The mean target of `samples`, `(20, 3)`, as constant prediction; NaN if always absent."""
     dataset = StackDataset(store, samples, 32, landmarks=True, z_scale=z_scale)
     targets = np.stack([dataset.landmark_target(i) for i in range(len(dataset))])
     there = ~np.isnan(targets)

@@ -1,4 +1,7 @@
-"""Prediction by OpenVINO on a CPU, with the same numbers as PyTorch."""
+"""Prediction by OpenVINO on a CPU, equal to PyTorch's to 1e-3, and the conversion that it needs.
+
+Needs OpenVINO; `pip install 'pekit[export]'` brings it.
+"""
 
 import hashlib
 import importlib
@@ -19,12 +22,12 @@ from pekit.dataset.windows import SLICES
 from pekit.hop import HopNet
 
 INPUT, OUTPUT = "stack_hu", "probability"
-PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}  # by OpenVINO's names
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}  # values: OpenVINO's names
 Precision = Literal["float32", "bfloat16"]
 
 
 class SliceProbabilities(nn.Module):
-    """The softmax inside: HU `(B, 3, H, W)` -> each hop's probability of PE `(B, K)`."""
+    """A network with its softmax: HU `(B, 3, H, W)` -> probability of PE by each hop `(B, K)`."""
 
     def __init__(self, net: HopNet):
         super().__init__()
@@ -35,19 +38,19 @@ class SliceProbabilities(nn.Module):
 
 
 class OpenVinoPredictor:
-    """A network compiled by OpenVINO for this machine's CPU; `pekit.inference.predict` calls it.
+    """A network compiled by OpenVINO for this machine's CPU.
 
     Args:
-        net: the network; it is not changed, whatever device it is on.
-        image_size: side of the images that it will see, pixels.
-        precision: of the arithmetic. `float32` gives PyTorch's numbers; `bfloat16` is faster where
-            the processor has it, and less exact: check the drift on trained weights first.
-        exported: folder of an export of the same weights; it spares the conversion, which takes
-            as long as some thousand slices by a small network.
+        net: the network, on any device; it is not changed.
+        image_size: side of the square images, pixels.
+        precision: of the arithmetic. `float32` is equal to PyTorch; `bfloat16` is faster if the
+            processor supports it, but less exact: measure the difference on trained weights first.
+        exported: folder of an export of the same weights. It saves the conversion, which takes as
+            long as about a thousand slices of a small network.
 
     Raises:
-        UserError: OpenVINO is not installed, the processor lacks the precision, or the export is
-            of other weights or another image size, or unfinished.
+        UserError: OpenVINO is not installed, the processor does not support the precision, or the
+            export has other weights or another image size or is incomplete.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class OpenVinoPredictor:
         precision: Precision = "float32",
         exported: Path | None = None,
     ):
-        openvino = _optional("openvino")
+        openvino = require("openvino")
         core = openvino.Core()
         if precision not in PRECISIONS:
             raise UserError(f"precision '{precision}' is unknown: choose {' or '.join(PRECISIONS)}")
@@ -66,10 +69,10 @@ class OpenVinoPredictor:
         ):
             raise UserError("this processor has no bfloat16: use precision float32")
         self.backend, self.hops, self.depth = f"openvino {precision}", net.hops, net.depth
-        # Left to itself OpenVINO takes bfloat16 where the processor has it.
+        # By default OpenVINO uses bfloat16 if the processor supports it.
         options = {"INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
         if exported is None:
-            model = _to_openvino(_traced(net, image_size), image_size)
+            model = to_openvino(traced(net, image_size), image_size)
         else:
             model = core.read_model(_matching(Path(exported), net, image_size))
         self.compiled = core.compile_model(model, "CPU", options)
@@ -84,27 +87,27 @@ def has_openvino() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-def _optional(name: str) -> ModuleType:
+def require(name: str) -> ModuleType:
+    """Import an optional package.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         return importlib.import_module(name)
     except ImportError:
         raise UserError(f"{name} is not installed: pip install 'pekit[export]'") from None
 
 
-def _matching(out: Path, net: HopNet, image_size: int) -> Path:
-    """The OpenVINO file of an export of just this network."""
-    content = read_json(out / "export.json")
-    state = {name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()}
-    weights = f"sha256:{hashlib.sha256(save(state)).hexdigest()}"
-    if (content["weights"], content["image_size"]) != (weights, image_size):
-        raise UserError(f"{out} is an export of other weights or image size: export it again")
-    return out / "model.xml"
+def traced(net: HopNet, image_size: int) -> torch.export.ExportedProgram:
+    """`SliceProbabilities` of a network as a graph, for batches of any size.
 
-
-def _traced(net: HopNet, image_size: int) -> torch.export.ExportedProgram:
+    Raises:
+        UserError: a network over stacks of another depth than 3.
+    """
     if net.depth != SLICES:
         raise UserError(f"stacks of {net.depth} slices: only networks over {SLICES} are exported")
-    # Two images: a batch of one would be taken for a constant.
+    # Two images, because torch would treat a batch size of 1 as a constant.
     model = SliceProbabilities(net).eval()
     device = next(net.parameters()).device
     example = torch.zeros(2, SLICES, image_size, image_size, device=device)
@@ -113,11 +116,22 @@ def _traced(net: HopNet, image_size: int) -> torch.export.ExportedProgram:
         return torch.export.export(model, (example,), dynamic_shapes=batch)
 
 
-def _to_openvino(traced: torch.export.ExportedProgram, image_size: int) -> Any:
+def to_openvino(program: torch.export.ExportedProgram, image_size: int) -> Any:
+    """The graph of `traced` as an OpenVINO model for square images of `image_size` pixels."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = _optional("openvino").convert_model(traced)
+        model = require("openvino").convert_model(program)
     model.reshape([-1, SLICES, image_size, image_size])
     model.input(0).get_tensor().set_names({INPUT})
     model.output(0).get_tensor().set_names({OUTPUT})
     return model
+
+
+def _matching(out: Path, net: HopNet, image_size: int) -> Path:
+    # The OpenVINO file of an export of this network.
+    content = read_json(out / "export.json")
+    state = {name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()}
+    weights = f"sha256:{hashlib.sha256(save(state)).hexdigest()}"
+    if (content["weights"], content["image_size"]) != (weights, image_size):
+        raise UserError(f"{out} is an export of other weights or image size: export it again")
+    return out / "model.xml"

@@ -1,6 +1,6 @@
-"""Slice probabilities of prepared studies: one row a slice, one column a hop.
+"""Slice probabilities of prepared studies: one row per slice, one column per hop.
 
-predict = predictor(net, card.image_size)       # predict.backend says what computes
+predict = predictor(net, card.image_size)       # predict.backend names library and device
 table = predict_studies(predict, store, studies, card.image_size)
 """
 
@@ -23,14 +23,17 @@ from pekit.inference.openvino import OpenVinoPredictor, has_openvino
 from pekit.model.prevalence import Prevalence, check_prevalence, correct_hops
 
 Backend = Literal["auto", "torch", "openvino", "openvino-bf16"]
-# Converting takes 20 to 30 s of a CPU; at 96 pixels it saves 6 ms a slice, at 576 some 600.
+# The conversion takes 20 to 30 s on a CPU; it saves 6 ms per slice at 96 pixels, 600 ms at 576.
 PAYS_FROM = 256
 
 
 class Predictor(Protocol):
-    """What computes slice probabilities: HU `(B, depth, H, W)` -> `(B, K)`.
+    """A function of HU stacks `(B, depth, H, W)` that gives slice probabilities `(B, K)`.
 
-    `backend` names the library and the device or precision, for logs; `hops` is K.
+    Attributes:
+        backend: library and device or precision, for logs.
+        hops: number of hops, K.
+        depth: slices per stack.
     """
 
     backend: str
@@ -41,7 +44,7 @@ class Predictor(Protocol):
 
 
 class TorchPredictor:
-    """PyTorch, on the device that the network is on."""
+    """Prediction by PyTorch, on the device of the network."""
 
     def __init__(self, net: HopNet):
         self.net, self.hops, self.depth = net.eval(), net.hops, net.depth
@@ -62,22 +65,24 @@ def predictor(
     exported: Path | None = None,
     prevalence: str | float = "training",
 ) -> Predictor:
-    """The fastest way to predict with `net` on this machine, at PyTorch's numbers (to 1e-3).
+    """A predictor for `net`: by default the fastest on this machine that equals PyTorch to 1e-3.
 
-    `auto` takes PyTorch on a GPU where torch sees one, else OpenVINO where it is installed and
-    repays its conversion (images of PAYS_FROM pixels and more, or `exported`), else PyTorch on the
-    CPU. PyTorch takes `net` along to its device. `exported`, a folder that
-    `export_model` wrote, spares OpenVINO the conversion. `openvino-bf16` is faster
-    still where the processor has bfloat16, and is never chosen by itself: it moved probabilities by
-    up to 0.05, so thresholds are to be chosen with it too.
-
-    `prevalence` says at which share of PE among slices the probabilities hold: `training` is what
-    the network says; `natural`, that of the training part, matters where it was trained on more
-    positives than there are; a number is any other. The order of slices stays (`prevalence`).
+    Args:
+        net: the network; PyTorch moves it to the device that it uses.
+        image_size: side of the square image that the network was trained on, pixels.
+        backend: `auto` takes PyTorch on a GPU if torch finds one; else OpenVINO if it is installed
+            and worth the conversion (images of PAYS_FROM pixels or more, or `exported`); else
+            PyTorch on the CPU. `openvino-bf16` is faster on processors with bfloat16. `auto` never
+            takes it, because it changed probabilities by up to 0.05: choose thresholds with it too.
+        exported: folder written by `export_model`; saves OpenVINO the conversion.
+        prevalence: of PE among slices, for which the probabilities are valid. `training`: as the
+            network gives them; `natural`: corrected to that of the training part, for networks
+            trained on oversampled positives; a number: corrected to that prevalence. The order of
+            slices does not change (`pekit.model.prevalence`).
 
     Raises:
-        UserError: an unknown backend, `openvino` is asked and not installed, an export of other
-            weights, or a prevalence that is none, or that the network does not know.
+        UserError: an unknown backend, OpenVINO is asked for and not installed, an export of other
+            weights, an invalid prevalence, or a network that does not know its own.
     """
     target = check_prevalence(prevalence, net.prevalence)
     if backend not in get_args(Backend):
@@ -95,7 +100,7 @@ def predictor(
 
 
 class _AtPrevalence:
-    """A predictor at another prevalence than the network's."""
+    """A predictor whose probabilities are corrected to another prevalence."""
 
     def __init__(self, plain: Predictor, known: list[Prevalence], target: str | float):
         self.plain, self.known, self.target = plain, known, target
@@ -111,13 +116,14 @@ def predict_volume(
     """PE probability of each slice of a cropped volume.
 
     Args:
-        net: as `predictor` gives it, or a network on the device to use.
+        net: a predictor, or a network on the device to use.
         hu: `(Z, Y, X)` int16 HU.
         image_size: side of the square image that the network was trained on, pixels.
-        stride: predict every `stride`-th slice; the ones between repeat it.
+        batch_size: stacks per batch.
+        stride: predict every `stride`-th slice and repeat its probability until the next one.
 
     Returns:
-        `(Z, K)`, one column a hop; float32, or float64 where the prevalence was corrected.
+        `(Z, K)`, one column per hop; float32, or float64 if the prevalence was corrected.
 
     Raises:
         UserError: a probability is not finite.
@@ -133,7 +139,7 @@ def predict_volume(
 
 
 def whole_study(inside: np.ndarray, z0: int, n_slices: int) -> np.ndarray:
-    """Probabilities `(n_slices, K)` of a whole study; outside the crop box, from `z0` on, 0."""
+    """Probabilities `(n_slices, K)` of a whole study; the crop box starts at `z0`, outside it 0."""
     whole = np.zeros((n_slices, inside.shape[1]), dtype=inside.dtype)
     whole[z0 : z0 + len(inside)] = inside
     return whole
@@ -150,13 +156,13 @@ def predict_studies(
 ) -> pd.DataFrame:
     """Predictions of every slice of `studies`; slices outside the crop box get probability 0.
 
-    `progress(iterable, total=, desc=)`, e.g. tqdm, shows how far it is.
+    `progress(iterable, total=, desc=)`, for example tqdm, shows the progress.
 
     Returns:
-        UIDs, z, label (where known), hop1, hop2, ...
+        One row per slice: UIDs, z, label (where known), hop1, hop2, ...
 
     Raises:
-        UserError: a study is unknown to the store or was excluded.
+        UserError: a study is not in the store or was excluded, or there are no studies.
     """
     boxes = store.studies.set_index("StudyInstanceUID")
     groups = dict(tuple(store.slices.groupby("StudyInstanceUID")))
@@ -180,7 +186,7 @@ def predict_studies(
 def _read_ahead(
     store: Store, studies: Iterable[str], boxes: pd.DataFrame
 ) -> Iterator[tuple[str, np.ndarray]]:
-    # Reading the next volume hides behind the network's work on this one.
+    # A thread reads the next volume while the network works on this one.
     def read(study: str) -> np.ndarray:
         if study not in boxes.index or boxes.loc[study, "status"] == "excluded":
             raise UserError(f"study {study} is not prepared in {store.root}: it has no prediction")

@@ -1,4 +1,4 @@
-"""What a study head says of studies: slice probabilities, exam labels, P(PE), and their metrics."""
+"""Predictions of a study head: probabilities of slices and of exam labels."""
 
 from collections.abc import Sequence
 
@@ -26,13 +26,14 @@ def predict_head(
 
     Args:
         cache: features of at least these studies.
+        batch_size: studies per batch.
 
     Returns:
-        slices: UIDs, z, label (where known), `frozen` (the network's own probability) and `head`;
-        0 outside the crop box. exams: StudyInstanceUID and a column a label.
+        slices: UIDs, z, label (where known), `frozen` (the network's probability) and `head`; both
+        are 0 outside the crop box. exams: StudyInstanceUID and one column per label.
 
     Raises:
-        UserError: no studies, or one that has no features.
+        UserError: no studies, or a study without features.
     """
     if not len(studies):
         raise UserError("no study to predict: the list is empty")

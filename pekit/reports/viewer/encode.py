@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from pekit.figures.overlays import share_of_peak
+
 # (HU, grey level): 17 HU per level in the lung, 3.7 HU in vessels and soft tissue. The ends are the
 # lowest and the highest HU that a window of the paper distinguishes.
 LEVELS = ((-1350, 0), (-250, 64), (450, 255))
@@ -47,9 +49,7 @@ def outlines(mask: np.ndarray) -> list[list[list[int]]]:
 
 def attribution_share(plane: np.ndarray) -> np.ndarray:
     """Attribution `(Y, X)` as a share of the slice's 99.9th percentile, in uint8."""
-    magnitude = np.abs(plane).astype(np.float64)
-    peak = np.quantile(magnitude, 0.999) or magnitude.max() or 1.0
-    return (np.clip(magnitude / peak, 0, 1) * 255).round().astype(np.uint8)
+    return (share_of_peak(plane) * 255).round().astype(np.uint8)
 
 
 def _polygons(plane: np.ndarray) -> list[list[int]]:

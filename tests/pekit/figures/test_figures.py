@@ -1,4 +1,4 @@
-"""Figures: what is drawn follows from what is given, and every axis says what it shows."""
+"""Figures draw the given data, and every axis has a label."""
 
 import cv2
 import matplotlib.pyplot as plt
@@ -151,7 +151,7 @@ def test_only_charts_say_that_they_show_no_patient(volume):
     assert not any(figure.patient for figure in charts)
 
 
-def test_slices_show_only_what_is_given(volume, hull):
+def test_slices_show_only_the_given_overlays(volume, hull):
     clot = np.zeros(SHAPE, bool)
     clot[4, 11:14, 31:34] = True
     plain = slice_grid(volume, [4])
@@ -170,7 +170,7 @@ def test_hull_is_drawn_where_it_is(volume, hull):
     axes = slice_grid(volume, [0, 4], hull=hull, spacing_mm=(4, 2, 3)).axes
     outlines = [path for c in axes[1].collections for path in c.get_paths()]
     assert not axes[0].collections  # slice 0 has no hull
-    # Rows 10 to 29 at 2 mm, columns 10 to 37 at 3 mm; the outline runs half a voxel outside.
+    # Rows 10 to 29 at 2 mm, columns 10 to 37 at 3 mm; the outline is half a voxel outside.
     corners = np.concatenate([path.vertices for path in outlines])
     assert corners.min(axis=0).tolist() == pytest.approx([9.5 * 3, 9.5 * 2])
     assert corners.max(axis=0).tolist() == pytest.approx([37.5 * 3, 29.5 * 2])
@@ -181,7 +181,7 @@ def test_box_and_landmarks_belong_to_their_slices(volume):
         volume, [0, 4], box_zyx=BOX, landmarks=LANDMARK_TABLE, spacing_mm=(10, 1, 1)
     )
     outside, inside = figure.axes
-    assert outside.get_title() == "z = 0 (outside the box)"
+    assert outside.get_title() == "z = 0 (outside the crop box)"
     assert not outside.patches
     assert inside.patches[0].get_bbox().bounds == (9.5, 9.5, 28, 20)
     # T4 is on slice 0 but not present.
@@ -266,7 +266,7 @@ def test_a_case_shows_slices_attributions_and_curve(volume):
     assert dotted == [7, 9]
     assert "from zero" in labels_of(figure)
     assert "pos: PE, hop1 negative, hop2 positive" in texts_of(figure)
-    assert len(study_case(rows, votes, [7, 9]).axes) == 1  # no images wanted
+    assert len(study_case(rows, votes, [7, 9]).axes) == 1  # without images
     with pytest.raises(UserError, match="hop2 has 1 images for 2 slices"):
         study_case(rows, votes, [7, 9], volume[:2], maps | {"hop2": maps["hop2"][:1]})
 
@@ -294,7 +294,7 @@ def test_the_crop_gives_the_heart_a_larger_share(volume):
         crop_gain(volume, lungs[1:], heart, cropped, BOX, [2])
 
 
-def test_loss_curves_put_split_rows_together_and_mark_no_epoch():
+def test_loss_curves_merge_the_rows_of_an_epoch():
     loss = loss_curves(log_table().assign(stacks_per_s=3.0)).axes[0]
     train, validation = loss.lines
     assert train.get_ydata().tolist() == [0.7, 0.5, 0.3]
@@ -318,7 +318,7 @@ def test_slice_curves_show_truth_and_verdicts():
     assert shaded[shaded[:, 1] == 1][:, 0].max() == 9.5
 
 
-def test_slice_curves_of_unlabelled_studies_claim_no_truth():
+def test_slice_curves_of_unlabelled_studies_show_no_truth():
     table = predictions_table().assign(pe_present_on_image=-1)
     figure = slice_curves(table, hops=("hop2",), n=1)
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["pos"]

@@ -1,4 +1,4 @@
-"""Charts of judged studies: what is drawn is what the tables say."""
+"""Charts of an evaluation draw the values of the tables."""
 
 import numpy as np
 import pandas as pd
@@ -48,7 +48,7 @@ def test_a_vote_is_a_dot_on_its_curve():
     assert dot.get_ydata()[0] == pytest.approx(196 / 211)
 
 
-def test_published_points_are_named_as_theirs():
+def test_published_points_name_their_source():
     figure = roc_curves({"hop 1": (TRUTH, SCORE)}, theirs=published("IV"))
     _, corner = figure.axes
     points = points_of(corner)
@@ -64,7 +64,7 @@ def test_published_points_are_named_as_theirs():
         roc_curves({"a": (TRUTH, SCORE)}, theirs=published("IV").drop(columns="source"))
 
 
-def test_reliability_has_a_panel_a_model_and_leaves_empty_bins_out():
+def test_reliability_has_one_panel_per_model_and_no_empty_bins():
     figure = reliability_curves(reliability_table())
     curves = figure.axes[:2]
     assert [ax.get_title() for ax in curves] == ["hop 1", "hop 2"]

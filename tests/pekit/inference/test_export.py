@@ -1,4 +1,4 @@
-"""Exported networks give PyTorch's numbers; OpenVINO runs both files."""
+"""Exported networks give the same probabilities as PyTorch; OpenVINO runs both files."""
 
 import importlib
 import json
@@ -71,7 +71,7 @@ def by_openvino(exported, net):
     return OpenVinoPredictor(net, SIZE, exported=exported[1] / "out")
 
 
-def test_the_networks_probabilities_are_not_trivial(net):
+def test_the_probabilities_of_the_network_differ(net):
     probability = TorchPredictor(net)(stacks(5))
     assert np.ptp(probability, axis=0).min() > 0.01
     assert np.abs(probability[:, 0] - probability[:, 1]).min() > 0.01
@@ -89,7 +89,7 @@ def test_both_files_equal_pytorch_at_any_batch(exported, net, file, n):
     np.testing.assert_allclose(result, TorchPredictor(net)(stacks(n)), atol=1e-3)
 
 
-def test_the_card_tells_what_goes_in_and_out(exported):
+def test_the_card_describes_input_and_output(exported):
     content, folder = exported
     out = folder / "out"
     assert json.loads((out / "export.json").read_text()) == content
@@ -107,12 +107,12 @@ def test_the_card_tells_what_goes_in_and_out(exported):
 
 
 def test_the_weights_are_kept_in_full(exported, net):
-    """OpenVINO halves the weights' precision unless told not to."""
+    """By default OpenVINO halves the precision of the weights."""
     parameters = sum(p.numel() for p in net.parameters())
     assert (exported[1] / "out" / "model.bin").stat().st_size > 3.5 * parameters
 
 
-def test_prediction_by_openvino_is_pytorchs(net, by_openvino, tmp_path):
+def test_prediction_by_openvino_equals_pytorch(net, by_openvino, tmp_path):
     store, split = toy_store(tmp_path)
     studies = split["StudyInstanceUID"].tolist()[:2]
     expected = predict_studies(net, store, studies, SIZE)
@@ -122,7 +122,7 @@ def test_prediction_by_openvino_is_pytorchs(net, by_openvino, tmp_path):
     assert predict_volume(by_openvino, hu, SIZE, stride=3).shape == (len(hu), 2)
 
 
-def test_prediction_converts_where_nothing_was_exported(net):
+def test_prediction_converts_without_an_export(net):
     first = HopNet(list(net.encoders[:1]))
     result = OpenVinoPredictor(first, SIZE)(stacks(3))
     np.testing.assert_allclose(result, TorchPredictor(first)(stacks(3)), atol=1e-3)
@@ -136,14 +136,14 @@ def test_an_export_of_another_network_is_refused(exported, net):
         OpenVinoPredictor(net, 96, exported=exported[1] / "out")
 
 
-def test_the_backend_is_chosen_and_told(net, monkeypatch):
+def test_the_backend_is_chosen_and_named(net, monkeypatch):
     given = {"float32": "by OpenVINO", "bfloat16": "by OpenVINO, fast"}
     monkeypatch.setattr("pekit.inference.predict.OpenVinoPredictor", lambda *args: given[args[2]])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert predictor(net, SIZE, "torch").backend == "torch cpu"
     assert predictor(net, SIZE, "openvino") == "by OpenVINO"
     assert predictor(net, SIZE, "openvino-bf16") == "by OpenVINO, fast"
-    # By itself only where it repays the conversion.
+    # `auto` takes OpenVINO only if it is worth the conversion.
     assert predictor(net, 576) == predictor(net, SIZE, exported=Path("x")) == "by OpenVINO"
     assert predictor(net, SIZE).backend == "torch cpu"
     monkeypatch.setattr("pekit.inference.predict.has_openvino", lambda: False)
@@ -152,7 +152,7 @@ def test_the_backend_is_chosen_and_told(net, monkeypatch):
         predictor(net, SIZE, "onnx")
 
 
-def test_openvino_tells_its_precision(by_openvino, net):
+def test_openvino_names_its_precision(by_openvino, net):
     assert by_openvino.backend == "openvino float32"
     assert by_openvino.compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
     with pytest.raises(UserError, match="'int4' is unknown: choose float32 or bfloat16"):
@@ -170,8 +170,8 @@ def test_missing_packages_say_how_to_get_them(exported, net, tmp_path, monkeypat
         predictor(net, SIZE, "openvino")
 
 
-def test_a_network_that_other_runtimes_do_not_follow_is_refused(tmp_path):
-    """Not even equal to itself: weights that are not finite."""
+def test_an_export_that_differs_from_pytorch_is_refused(tmp_path):
+    """Weights that are not finite: NaN differs from everything."""
     net = HopNet([Encoder("test_resnet")])
     nn.init.constant_(net.encoders[0].net.get_classifier().bias, float("nan"))
     save_model(tmp_path, net, SIZE)
@@ -194,7 +194,7 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
 
 
-def test_the_command_writes_what_is_asked_and_says_how_exact_it_is(exported, net, tmp_path):
+def test_the_command_writes_the_format_and_prints_the_difference(exported, net, tmp_path):
     store, _ = toy_store(tmp_path / "toy")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "model.onnx").write_text("of another model")
@@ -207,7 +207,7 @@ def test_the_command_writes_what_is_asked_and_says_how_exact_it_is(exported, net
     assert sorted(content["files"]) == names[1:]
     said = re.search(r"model\.xml: at most (\S+) off PyTorch, on 6 stacks of", done.stdout)
     assert float(said[1]) == pytest.approx(content["max_difference"]["model.xml"], rel=0.01)
-    # Measured here as well, on the middle slices of the same studies.
+    # The same difference, computed here on the middle slices of the same studies.
     stacks_hu = middle_stacks(store, SIZE)
     study = store.studies["StudyInstanceUID"].iloc[1]
     hu = store.read_volume(study)
@@ -218,7 +218,7 @@ def test_the_command_writes_what_is_asked_and_says_how_exact_it_is(exported, net
     assert content["max_difference"]["model.xml"] == pytest.approx(difference, abs=1e-6)
 
 
-def test_the_command_names_the_models_that_there_are(exported):
+def test_the_command_names_the_models_found(exported):
     done = run("--model", exported[1])
     assert done.returncode == 1
     assert done.stderr.strip().endswith(f"no model there; there are {exported[1] / 'hop2'}")

@@ -24,7 +24,7 @@ def net():
 
 
 def test_classifier_on_the_features_gives_the_probability(store, net):
-    """The features are those of the last hop, pooled, one row a slice."""
+    """The features are those of the last hop, pooled, one row per slice."""
     hu = store.read_volume(store.studies["StudyInstanceUID"][1])
     features, probability = volume_features(net, hu, SIZE, batch_size=4)
     assert features.shape == (DEPTH, 1280)
@@ -35,15 +35,15 @@ def test_classifier_on_the_features_gives_the_probability(store, net):
     np.testing.assert_array_equal(probability, predict_volume(net, hu, SIZE, 4)[:, -1])
 
 
-def test_nothing_is_left_hanging_on_the_network(store, net):
+def test_hooks_are_removed_from_the_network(store, net):
     volume_features(net, store.read_volume(store.studies["StudyInstanceUID"][1]), SIZE)
     for module in net.modules():
         assert not module._forward_pre_hooks
         assert not module._forward_hooks
 
 
-def test_of_several_calls_the_last_one_counts(store):
-    """As where hops share their weights: one encoder, called once a hop."""
+def test_the_last_of_several_calls_counts(store):
+    """As for hops with shared weights: one encoder, called once per hop."""
 
     class Twice(HopNet):
         def hop_logits(self, images):
@@ -64,7 +64,7 @@ def test_an_encoder_without_a_classifier_is_named(store):
         volume_features(net, np.zeros((3, 8, 8), np.int16), SIZE)
 
 
-def test_only_what_is_missing_is_made(store, tmp_path):
+def test_only_missing_features_are_computed(store, tmp_path):
     cache = filled_cache(tmp_path, store)
     study = store.studies["StudyInstanceUID"][0]
     assert len(list(cache.folder.glob("*.npz"))) == 4
@@ -78,7 +78,7 @@ def test_only_what_is_missing_is_made(store, tmp_path):
     assert probability.shape == (DEPTH,)
 
 
-def test_a_study_prepared_anew_gets_new_features(tmp_path):
+def test_a_study_prepared_again_gets_new_features(tmp_path):
     store, _ = exam_store(tmp_path / "store", n=4)
     filled_cache(tmp_path / "features", store)
     studies = store.studies
@@ -88,7 +88,7 @@ def test_a_study_prepared_anew_gets_new_features(tmp_path):
     assert again.fill(again.volumes) == 1
 
 
-def test_another_network_has_features_of_its_own(store, net, tmp_path):
+def test_another_network_has_its_own_features(store, net, tmp_path):
     cache = FeatureCache(tmp_path, net, store, SIZE)
     other = copy.deepcopy(net)
     with torch.no_grad():

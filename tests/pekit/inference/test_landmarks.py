@@ -13,7 +13,7 @@ Z_SCALE = 10.0
 
 
 class Fixed(nn.Module):
-    """Says of every slice what it is told."""
+    """Predicts the same constant for every slice."""
 
     depth, memory_format = 3, torch.channels_last
 
@@ -36,7 +36,7 @@ def toy(tmp_path_factory):
 
 def test_errors_are_in_mm(toy):
     store, samples = toy
-    # True: x = 20 / 40, y = 10 / 40; z = (7 - z of the slice) / 10.
+    # Truth: x = 20 / 40, y = 10 / 40; z = (7 - z of the slice) / 10.
     errors = locate(Fixed([0.6, 0.25, 0.0]), store, samples, 32, Z_SCALE).errors()
     assert len(errors) == 2 * DEPTH * (len(LANDMARKS) - 1)
     assert LANDMARKS[0] not in set(errors["name"]), "absent landmarks have no error"

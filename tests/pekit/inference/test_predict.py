@@ -23,7 +23,7 @@ def net():
 
 
 def test_stacks_are_those_of_training(toy, net):
-    """Prediction resizes each slice once; the result is what the training data set gives."""
+    """Prediction resizes each slice only once and equals the network on the training dataset."""
     store, split = toy
     study = split["StudyInstanceUID"].iloc[1]
     dataset = StackDataset(store, training_samples(store, [study]), 32)
@@ -54,7 +54,7 @@ def test_stride_predicts_every_third_and_repeats(toy, net):
 
 
 def test_probabilities_at_another_prevalence(toy, net):
-    """Odds times the ratio of the prior odds, hop by hop; slices outside the box keep 0."""
+    """Odds times the ratio of the prior odds, for each hop; slices outside the crop box keep 0."""
     store, split = toy
     studies = split["StudyInstanceUID"].tolist()[:2]
     net.prevalence = [Prevalence(0.5, 0.1), Prevalence(0.5, 0.2)]

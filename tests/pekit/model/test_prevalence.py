@@ -61,20 +61,20 @@ def test_each_hop_is_corrected_from_its_own_prevalence():
     assert (correct_hops(said, [None, None], "training") == said).all()
 
 
-@pytest.mark.parametrize("prior", ["natural", 0.9])
-def test_verdicts_stay_with_thresholds_corrected_alike(prior):
+@pytest.mark.parametrize("target", ["natural", 0.9])
+def test_verdicts_stay_with_thresholds_corrected_alike(target):
     """Even adjacent floats near 0 and near 1 stay different."""
     rng = np.random.default_rng(0)
     ends = np.float32([0, 1e-30, 1e-7, 0.5, 1 - 1e-7, 1])
     near = np.concatenate([np.nextafter(ends, np.float32(0)), ends])
     table = np.concatenate([rng.random(500, dtype=np.float32), near[near >= 0]])
-    corrected = correct_hops(table[:, None], [TENTH], prior)[:, 0]
+    corrected = correct_hops(table[:, None], [TENTH], target)[:, 0]
     order = np.argsort(table, kind="stable")
     assert ((np.diff(table[order]) > 0) == (np.diff(corrected[order]) > 0)).all()
     probs = {f"s{i}": part for i, part in enumerate(np.array_split(table, 40))}
     after = {f"s{i}": part for i, part in enumerate(np.array_split(corrected, 40))}
     for delta in (0.9, 0.97):
-        moved = correct_hops(np.array([[delta]]), [TENTH], prior).item()
+        moved = correct_hops(np.array([[delta]]), [TENTH], target).item()
         verdicts = study_verdicts(probs, Vote(2, delta))
         assert 0 < verdicts.sum() < 40
         assert (verdicts == study_verdicts(after, Vote(2, moved))).all()
@@ -95,10 +95,10 @@ def test_a_number_may_come_as_text():
     assert check_prevalence("training", [None]) == "training"
 
 
-@pytest.mark.parametrize("prior", ["naturel", "0", 1.0, "nan", None])
-def test_invalid_prevalences_are_refused(prior):
+@pytest.mark.parametrize("target", ["naturel", "0", 1.0, "nan", None])
+def test_invalid_prevalences_are_refused(target):
     with pytest.raises(UserError, match="must be natural, training, or the fraction"):
-        check_prevalence(prior, [TENTH])
+        check_prevalence(target, [TENTH])
 
 
 def test_a_hop_of_unknown_prevalence_is_named():
