@@ -195,9 +195,9 @@ def label_problems(labels: pd.DataFrame) -> list[str]:
         if count(LOCATION) == 0:
             problems.append("PE on slices, but no location")
         if count(CHRONICITY) > 1:
-            problems.append("chronic_pe and acute_and_chronic_pe at once")
+            problems.append("both chronic_pe and acute_and_chronic_pe")
         if count(NO_PE):
-            problems.append("PE on slices of an exam called negative or indeterminate")
+            problems.append("PE on slices of an exam labelled negative or indeterminate")
     else:
         if count(NO_PE) != 1:
             problems.append("no PE on any slice, but not exactly one of negative, indeterminate")

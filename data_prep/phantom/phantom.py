@@ -150,11 +150,11 @@ def _draw_plan(rng: np.random.Generator, config: PhantomConfig) -> _Plan:
     kind = "positive" if draw < config.pe_fraction else "negative"
     if 1 - draw <= config.indeterminate_fraction:
         kind = "indeterminate"
-    spoilt_by_motion = rng.random() < 0.4
+    moved = rng.random() < 0.4
     motion = rng.uniform(5, 8) if rng.random() < 0.02 else 0.0
     weak = rng.random() < 0.02
     if kind == "indeterminate":
-        motion, weak = (rng.uniform(18, 26), False) if spoilt_by_motion else (0.0, True)
+        motion, weak = (rng.uniform(18, 26), False) if moved else (0.0, True)
     # Shares of the three mimics: about `mimic_fraction` of the studies has at least one.
     share = min(config.mimic_fraction * config.difficulty, 1.0)
     nodules, flow, other = rng.random(3) < share * np.array((0.65, 0.4, 0.07))

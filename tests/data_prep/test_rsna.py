@@ -60,7 +60,7 @@ def test_two_studies_of_one_uid(tmp_path):
     write_csv(tmp_path, "test", [A])
     tasks = find_studies(tmp_path)
     assert [task.study for task in tasks] == [A, B]
-    assert tasks[0].problems == ("listed as train and as test: two studies of one UID",)
+    assert tasks[0].problems == ("listed as train and as test: two studies with one UID",)
 
 
 @pytest.mark.parametrize("column", ["SeriesInstanceUID", "SOPInstanceUID"])
@@ -79,7 +79,7 @@ def test_a_path_is_no_uid(tmp_path):
     (tmp_path / "data" / "out").mkdir()
     tasks = find_studies(tmp_path / "data", ("train",))
     odd = next(task for task in tasks if task.problems)
-    assert odd.problems == ("its StudyInstanceUID is no plain name",)
+    assert odd.problems == ("its StudyInstanceUID is not a plain name",)
     assert odd.folder.parent == tmp_path / "data" / "train"
     assert "/" not in odd.study
     assert len(odd.rows) == 2

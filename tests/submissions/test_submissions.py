@@ -267,13 +267,13 @@ def rules_broken_fast(p, images):
 @pytest.mark.parametrize(
     ("exams", "images", "message"),
     [
-        ({"a": NEGATIVE}, {"b": [0.1]}, "study a has exam labels or images only"),
+        ({"a": NEGATIVE}, {"b": [0.1]}, "study a has only exam labels or only images"),
         (
             {"a": NEGATIVE | {"central_pe": np.nan}},
             {"a": [0.1]},
             "study a: an exam label is not in",
         ),
-        ({"a": NEGATIVE}, {"a": [0.1, 1.5]}, r"slice a-1: 1\.5 not in \[0,1\]"),
+        ({"a": NEGATIVE}, {"a": [0.1, 1.5]}, r"slice a-1: probability 1\.5 is not in \[0,1\]"),
     ],
 )
 def test_bad_probabilities_are_named(exams, images, message):

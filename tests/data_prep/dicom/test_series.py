@@ -151,7 +151,7 @@ def test_orientation_is_brought_to_lps_and_undone(tmp_path, cosines, orientation
         ([1, 0, 0, 0, 0.966, -0.259], r"tilted by 15 degrees \(gantry\)"),
         ([0.966, 0.259, 0, -0.259, 0.966, 0], "turned in their plane"),
         ([0, 1, 0, 0, 0, -1], "not axial"),
-        ([1, 0, 0, 1, 0, 0], "no two perpendicular"),
+        ([1, 0, 0, 1, 0, 0], "not two perpendicular"),
     ],
 )
 def test_other_planes_are_refused_by_name(tmp_path, cosines, reason):
@@ -246,7 +246,7 @@ def test_mixed_series_are_listed_and_one_can_be_chosen(tmp_path):
         ({"PixelSpacing": [0, 1]}, "must be positive"),
         ({"Modality": "MR"}, "modality MR, not a CT slice"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "a localizer, not a CT"),
-        ({"PixelSpacing": [1, 100]}, "100 mm apart"),
+        ({"PixelSpacing": [1, 100]}, "pixel spacing of 100 mm"),
         ({"ImagePositionPatient": [-100, -200, 2000]}, "1990 mm between two slices"),
         ({"PixelData": None}, "cannot be decoded"),
         ({"Rows": 80}, "unlike the first"),

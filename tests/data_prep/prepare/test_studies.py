@@ -198,7 +198,7 @@ def test_a_uid_cannot_name_another_folder(cohort, tmp_path):
     (tmp_path / "outside").mkdir()
     studies = prepare(data, tmp_path / "a" / "store", PrepareSettings(), sources=("train",)).studies
     assert studies["StudyInstanceUID"].str.fullmatch("[0-9a-f]{12}").all()
-    assert studies["reasons"].str.startswith("its StudyInstanceUID is no plain name").all()
+    assert studies["reasons"].str.startswith("its StudyInstanceUID is not a plain name").all()
     assert sorted(f.name for f in tmp_path.iterdir()) == ["a", "data", "outside"]
     assert not list((tmp_path / "outside").iterdir())
 
@@ -247,7 +247,7 @@ def test_exclusions_are_kept_out_with_their_reason(store, cohort, settings, tmp_
 def test_shards_make_the_same_store(store, cohort, settings, tmp_path, capsys):
     given = ["--settings", settings.model_dump_json(), "--workers", "1"]
     main([str(cohort), str(tmp_path / "store"), "--shard", "2/2", *given])
-    assert "studies of other shards are not yet" in capsys.readouterr().out
+    assert "studies of other shards are left to do" in capsys.readouterr().out
     assert not (tmp_path / "store" / "studies.parquet").exists()
     main([str(cohort), str(tmp_path / "store"), "--shard", "1/2", *given])
     assert contents(tmp_path / "store") == contents(store.root)

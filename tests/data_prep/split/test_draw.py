@@ -256,7 +256,7 @@ def test_unknown_shared_studies_are_said_without_their_uids(tmp_path):
     [
         (None, r"shared\.csv does not exist"),
         (b"\n \n", "is empty"),
-        (b"site,study\nA,000000000003\n", "none is titled StudyInstanceUID"),
+        (b"site,study\nA,000000000003\n", "none is named StudyInstanceUID"),
         (b"000000000003\nDoe^Jane 7\n", "1 of 2 entries are not UIDs"),
         (b"PK\x03\x04\xff\xfe", "cannot be read as a list"),
         (b'a,StudyInstanceUID\n"1,2\n', "not a CSV table"),
