@@ -113,7 +113,8 @@ def _notes(bundle: Path, card: dict[str, Any]) -> list[str]:
     if not card["images"]:
         notes.append(
             "Images of patients are left out: all pictures in notebooks, all pages of stages, and "
-            f"all figures that are not charts ({len(card['left_out'])} files, listed in bundle.json)."
+            "all figures that are not charts "
+            f"({len(card['left_out'])} files, listed in bundle.json)."
         )
     return notes
 
