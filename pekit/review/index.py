@@ -112,8 +112,8 @@ def _notes(bundle: Path, card: dict[str, Any]) -> list[str]:
         notes.append(f"These stages used a split that is not in the bundle: {', '.join(other)}.")
     if not card["images"]:
         notes.append(
-            "Images of patients are left out: all pictures in notebooks, all pages of stages, and all "
-            f"figures that are not charts ({len(card['left_out'])} files, listed in bundle.json)."
+            "Images of patients are left out: all pictures in notebooks, all pages of stages, and "
+            f"all figures that are not charts ({len(card['left_out'])} files, see bundle.json)."
         )
     return notes
 
