@@ -1,8 +1,8 @@
 """Time, memory and disk that a training will take, from a few real steps before it starts.
 
-    cost = estimate_cost(net, store, split, settings, folder)
-    cost.table()        # one row per figure
-    cost.advice         # what does not fit, and what to set instead; empty if all fits
+cost = estimate_cost(net, store, split, settings, folder)
+cost.table()        # one row per figure
+cost.advice         # what does not fit, and what to set instead; empty if all fits
 """
 
 import copy
@@ -260,8 +260,8 @@ class _Trial:
 def timed(loader: DataLoader, step: Callable) -> tuple[float, float, float]:
     """Time a loop over `loader` for `TIMED_S` seconds, and for at least 3 batches if it has them.
 
-    What the workers prepared during the first, slower step makes later batches come early: those
-    do not count either, as long as two others are left.
+    The first step is slower, and meanwhile the workers prepare batches ahead: none of these counts
+    as long as two others are left, and the first only where it is alone.
 
     Returns:
         Seconds until the first batch; mean seconds of waiting for a batch, and of a step.
@@ -275,10 +275,10 @@ def timed(loader: DataLoader, step: Callable) -> tuple[float, float, float]:
         last += waits[-1] + steps[-1]
         if len(steps) >= 3 and sum(waits[1:]) + sum(steps) > TIMED_S:
             break
-    ahead = 1 + loader.num_workers * (loader.prefetch_factor or 0)
-    first = max(0, min(ahead, len(steps) - 2))
-    n = len(steps) - first
-    return waits[0], sum(waits[first:]) / n, sum(steps[first:]) / n
+    start, waits[0] = waits[0], 0.0
+    ahead, n = 1 + loader.num_workers * (loader.prefetch_factor or 0), len(steps)
+    skip = min(ahead, max(n - 2, 1), n - 1)
+    return start, sum(waits[skip:]) / (n - skip), sum(steps[skip:]) / (n - skip)
 
 
 def _advice(cost: Cost, s: TrainSettings, room: int, limit_hours: float | None) -> list[str]:
