@@ -1,42 +1,51 @@
-"""What a training will cost, before it runs: from the network, the data and a short timed probe.
+"""Time, memory and disk that a training will take, from a few real steps before it starts.
 
-    plan = plan_training(net, store, split, settings, folder)
-    plan.table()        # a row a figure
-    plan.advice         # what does not fit, and what to set instead; empty if all is well
-
-`pekit.training.summary.model_table` gives the shapes and parameters of the network's parts.
+cost = estimate_cost(net, store, split, settings, folder)
+cost.table()        # one row per figure
+cost.advice         # what does not fit, and what to set instead; empty if all fits
 """
 
+import copy
 import math
+import os
 import pickle
 import shutil
+import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, default_collate
+from torch.utils.flop_counter import FlopCounterMode
 
 from pekit.common.errors import UserError
 from pekit.dataset.store import Store
 from pekit.hop import HopNet
 from pekit.model.landmark_net import LandmarkNet
-from pekit.training.loaders import data_loaders
-from pekit.training.probe import Probe, seconds_per_stack, untouched_random_state
+from pekit.training.loaders import Task, data_loaders
+from pekit.training.recipe import batch_loss, build_optimizer
 from pekit.training.settings import TrainSettings
 
-LIMIT_HOURS = 9.0  # of a session on a hosted notebook (Kaggle's, with a GPU)
-USABLE = 0.9  # of the memory that is free: allocators leave gaps
+USABLE = 0.9  # of the free memory: allocators leave gaps
+TIMED_S = 8.0  # seconds of training that are timed, and of validation
+WAITING = 0.2  # of the time; where the network waits longer for data, more workers are advised
 GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a training costs on this machine. Memory and disk in GiB; rates in stacks a second.
+class Cost:
+    """What a training costs on this machine. Memory and disk in GiB, times in seconds.
 
-    `flops` are of one sample, forward and backward, a multiplication and an addition being two.
-    Memory is what training adds to the process: weights, gradients, optimiser and activations.
+    `flops` are of one sample, forward; a multiplication and an addition count as two. `memory` is
+    what training adds to the process: weights, gradients, optimiser and activations. `waiting` is
+    the fraction of `seconds_per_step` (an optimiser step) in which the network waits for data.
+    `validation_s` is the time per epoch.
     """
 
     device: str
@@ -48,174 +57,258 @@ class Plan:
     samples_per_epoch: int
     steps: int
     seconds_per_step: float
-    device_rate: float
-    loader_rate: float
-    workers_needed: int
+    waiting: float
+    stacks_per_s: float
+    validation_s: float
     hours: float
     disk: float
     disk_free: float
     advice: list[str] = field(default_factory=list)
 
     def table(self) -> pd.DataFrame:
-        """A row a figure: what, value, unit."""
+        """One row per figure: name, value, unit."""
         rows = [
             ("device", self.device, ""),
             ("parameters", f"{self.parameters / 1e6:.2f}", "million"),
-            ("of these trained", f"{self.trained / 1e6:.2f}", "million"),
-            ("work a sample, forward and backward", f"{self.flops / 1e9:.2f}", "GFLOP"),
+            ("trained parameters", f"{self.trained / 1e6:.2f}", "million"),
+            ("work per sample, forward", f"{self.flops / 1e9:.2f}", "GFLOP"),
             ("memory", f"{self.memory:.2f} of {self.memory_free:.1f} free", "GiB"),
-            ("samples an epoch", f"{self.samples_per_epoch}", ""),
+            ("samples per epoch", f"{self.samples_per_epoch}", ""),
             ("optimiser steps", f"{self.steps}", ""),
-            ("time an optimiser step", f"{self.seconds_per_step:.3f}", "s"),
-            ("the network takes", f"{self.device_rate:.1f}", "stacks/s"),
-            ("the workers give", f"{self.loader_rate:.1f}", "stacks/s"),
-            ("workers that feed the network", f"{self.workers_needed}", ""),
+            ("time per optimiser step", f"{self.seconds_per_step:.3f}", "s"),
+            ("of which waiting for data", f"{100 * self.waiting:.0f}", "%"),
+            ("2.5D stacks per second", f"{self.stacks_per_s:.1f}", "1/s"),
+            ("validation per epoch", f"{self.validation_s:.1f}", "s"),
             ("whole training", f"{self.hours:.2f}", "hours"),
             ("disk", f"{self.disk:.2f} of {self.disk_free:.1f} free", "GiB"),
         ]
-        return pd.DataFrame(rows, columns=["what", "value", "unit"])
+        return pd.DataFrame(rows, columns=["name", "value", "unit"])
 
     def metrics(self) -> dict[str, float]:
         """The figures as numbers, for a log."""
         return {k: v for k, v in asdict(self).items() if not isinstance(v, str | list)}
 
 
-def plan_training(
+def estimate_cost(
     net: HopNet | LandmarkNet,
     store: Store,
     split: pd.DataFrame,
     settings: TrainSettings,
     folder: Path = Path("."),
-    limit_hours: float | None = LIMIT_HOURS,
-    probe_steps: int = 3,
-) -> Plan:
-    """Estimate what `fit` with the same arguments costs, by a few steps on a copy of `net`.
+    limit_hours: float | None = 9.0,
+) -> Cost:
+    """Estimate what `fit` with the same arguments costs, by steps on a copy of `net`.
 
-    Weights and random states are left as they are. Where several processes will train (`cluster`),
-    it is done in a process of its own, as if alone on its device: a notebook forks them, which it
-    could not after training. On a CPU the probe takes at most 4 samples a
-    batch and its time is scaled, since a step's time is proportional to its samples there.
+    The batches are those of the first epoch, from the real loaders with their workers: about 8
+    seconds of training and of validation, but at least 3 batches. Where a batch does not fit into
+    memory, as many of its samples as fit are computed, and the time is scaled. Weights and random
+    states stay as they are. Where several processes will train (`cluster`), the steps run in a
+    process of their own, as if alone on the device: a notebook forks the training processes, which
+    it could not do after it has trained.
 
     Args:
         folder: where the training will write.
-        limit_hours: longest session; None: no limit.
-        probe_steps: steps to time, of which the median counts.
+        limit_hours: longest session (Kaggle's with a GPU is 9 hours); None: no limit.
 
     Raises:
-        UserError: as `fit`: empty parts or classes, no GPU where one is asked; or the GPU's memory
-            does not even hold the probe.
+        UserError: as `fit`: empty parts or classes, no GPU where one is asked; or too little
+            memory on the GPU for 6 samples.
     """
-    asked = (net, store, split, settings, Path(folder), limit_hours, probe_steps)
+    asked = (net, store, split, settings, Path(folder).absolute(), limit_hours)
     if settings.cluster.devices * settings.cluster.nodes == 1:
-        return _plan(*asked)
-    # As bytes: what torch hands to a process itself would be shared with those that are forked.
+        return _estimate(*asked)
+    # As bytes: tensors that torch hands to a process would be shared with the forked ones.
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(_plan_pickled, pickle.dumps(asked)).result()
+        return pool.submit(_estimate_pickled, pickle.dumps(asked)).result()
 
 
-def _plan_pickled(asked: bytes) -> Plan:
-    return _plan(*pickle.loads(asked))
+def _estimate_pickled(asked: bytes) -> Cost:
+    return _estimate(*pickle.loads(asked))
 
 
-def _plan(
+def _estimate(
     net: HopNet | LandmarkNet,
     store: Store,
     split: pd.DataFrame,
-    settings: TrainSettings,
+    s: TrainSettings,
     folder: Path,
     limit_hours: float | None,
-    probe_steps: int,
-) -> Plan:
-    world = settings.cluster.devices * settings.cluster.nodes
-    if settings.device == "gpu" and not torch.cuda.is_available():
-        raise UserError("device = gpu, but torch sees none: set device to auto or cpu")
-    gpu = settings.device != "cpu" and torch.cuda.is_available()
-    task = "landmarks" if isinstance(net, LandmarkNet) else "pe"
-    train, validation = data_loaders(store, split, task, settings, world=world)
-    batches, batch = len(train), settings.batch_size
-    steps = settings.epochs * -(-batches // settings.accumulate)
-    with untouched_random_state():
-        stack_s = seconds_per_stack(train.dataset)
-        probe = Probe(net, task, settings, train.dataset, "cuda" if gpu else "cpu")
-        flops = probe.flops()
-        fixed, each = probe.memory()
-        free = probe.free_memory()
-        fits = fixed + each * batch <= USABLE * free
-        timed = batch if gpu and fits else min(batch, 4)
-        step_s = probe.seconds(probe.step, timed, probe_steps) * batch / timed
-        validate_s = probe.seconds(probe.validate, timed, probe_steps) / timed
-        state = probe.state_bytes()
-    workers = max(settings.workers, 1)
-    loader_s = batch * stack_s / workers
-    # A GPU works while the workers do; on a CPU both need the same processors.
-    batch_s = max(step_s, loader_s) if gpu and settings.workers else step_s + loader_s
-    epoch_s = batches * batch_s + len(validation.dataset) * (validate_s + stack_s / workers)
+) -> Cost:
+    if s.device == "gpu" and not torch.cuda.is_available():
+        raise UserError("device = gpu, but torch finds no GPU: set device to auto or cpu")
+    device = "cuda" if s.device != "cpu" and torch.cuda.is_available() else "cpu"
+    task: Task = "landmarks" if isinstance(net, LandmarkNet) else "pe"
+    world = s.cluster.devices * s.cluster.nodes
+    train, validation = data_loaders(store, split, task, s, world=world)
+    with torch.random.fork_rng(devices=[0] if device == "cuda" else []):
+        trial = _Trial(net, task, s, device)
+        fixed, each = trial.memory(train.dataset[(0, 0)])
+        room = int((USABLE * trial.memory_free - fixed) // each)
+        trial.samples = min(s.batch_size, max(room, 2))
+        start_s, wait_s, step_s = timed(train, trial.train)
+        validation_start_s, *validation_s = timed(validation, trial.validate)
+    step_s *= s.batch_size / trial.samples
+    batches, batch_s = len(train), wait_s + step_s
+    epoch_validation_s = len(validation) * sum(validation_s)
+    epochs_s = s.epochs * (batches * batch_s + epoch_validation_s)
     weights = sum(t.nbytes for t in net.state_dict().values())
-    plan = Plan(
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    gpu = device == "cuda"
+    cost = Cost(
         device=torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads",
         parameters=sum(p.numel() for p in net.parameters()),
         trained=sum(p.numel() for p in net.parameters() if p.requires_grad),
-        flops=flops,
-        memory=(fixed + each * batch) / GIB,
-        memory_free=free / GIB,
-        samples_per_epoch=batches * batch * world,
-        steps=steps,
-        seconds_per_step=batch_s * settings.accumulate,
-        device_rate=batch / step_s,
-        loader_rate=batch / loader_s,
-        workers_needed=math.ceil(batch / step_s * stack_s),
-        hours=settings.epochs * epoch_s / 3600,
-        # A checkpoint is written beside the one before; the model comes once more at the end.
-        disk=(2 * (weights + state) + weights) / GIB,
-        disk_free=shutil.disk_usage(_existing(folder)).free / GIB,
+        flops=trial.flops,
+        memory=(fixed + each * s.batch_size) / GIB,
+        memory_free=trial.memory_free / GIB,
+        samples_per_epoch=batches * s.batch_size * world,
+        steps=s.epochs * -(-batches // s.accumulate),
+        seconds_per_step=batch_s * s.accumulate,
+        waiting=wait_s / batch_s,
+        stacks_per_s=s.batch_size / batch_s,
+        validation_s=epoch_validation_s,
+        hours=(start_s + validation_start_s + epochs_s) / 3600,
+        # A checkpoint is written beside the last one; `best` and `model` hold the weights only.
+        disk=(4 * weights + 2 * trial.state_bytes()) / GIB,
+        disk_free=shutil.disk_usage(existing).free / GIB,
     )
-    plan.advice.extend(_advice(plan, settings, fixed, each, free, limit_hours))
-    return plan
+    cost.advice.extend(_advice(cost, s, room, limit_hours))
+    return cost
 
 
-def _advice(
-    plan: Plan,
-    settings: TrainSettings,
-    fixed: float,
-    each: float,
-    free: float,
-    limit_hours: float | None,
-) -> list[str]:
+class _Trial:
+    """A copy of the network that takes steps of the training, with `samples` of each batch.
+
+    `memory_free` is what the training may take, `flops` the work of a sample, both in its units.
+    """
+
+    samples: int | None = None
+    flops: float = 0.0
+
+    def __init__(self, net: nn.Module, task: Task, settings: TrainSettings, device: str):
+        self.task, self.device, self.before = task, device, 0
+        self.mixed = settings.precision == "bf16-mixed"
+        self.memory_free = psutil.virtual_memory().available
+        if device == "cuda":
+            self.before = torch.cuda.memory_allocated()
+            cached = torch.cuda.memory_reserved() - self.before
+            self.memory_free = torch.cuda.mem_get_info()[0] + cached
+        self.net = copy.deepcopy(net).to(device, memory_format=net.memory_format).train()
+        self.optimizer = build_optimizer(self.net, settings)
+
+    def loss(self, batch: dict[str, Tensor]) -> Tensor:
+        batch = {name: value[: self.samples].to(self.device) for name, value in batch.items()}
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.mixed):
+            return batch_loss(self.net, batch, self.task)
+
+    def train(self, batch: dict[str, Tensor]) -> None:
+        self.loss(batch).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    @torch.no_grad()
+    def validate(self, batch: dict[str, Tensor]) -> None:
+        self.net.eval()
+        self.loss(batch).item()
+
+    def memory(self, sample: dict) -> tuple[float, float]:
+        """Bytes that a step needs whatever the batch, and bytes per sample; counts the FLOPs too.
+
+        On a GPU the allocator's peak; on a CPU weights, gradients, the optimiser's state and what
+        is kept for the backward pass, without the buffers of single operations.
+        """
+        small, large = (default_collate([sample] * size) for size in (2, 6))
+        try:
+            with FlopCounterMode(display=False) as counter:
+                self.loss(small)
+            self.flops = counter.get_total_flops() / 2
+            self.train(small)  # the optimiser has its state from here on
+            low, high = self._peak(small), self._peak(large)
+        except torch.cuda.OutOfMemoryError:
+            raise UserError(
+                "the GPU's memory does not hold 6 samples: take a smaller image_size or encoder"
+            ) from None
+        each = max((high - low) / 4, 1.0)
+        return max(low - 2 * each, 0.0), each
+
+    def _peak(self, batch: dict[str, Tensor]) -> float:
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            self.train(batch)
+            return torch.cuda.max_memory_allocated() - self.before
+        # The size of the process says little: count what the training holds, each storage once.
+        held = {}
+
+        def hold(tensor: Tensor) -> Tensor:
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
+            self.loss(batch)
+        for tensor in self.net.state_dict().values():
+            hold(tensor)
+        gradients = sum(p.nbytes for p in self.net.parameters() if p.requires_grad)
+        return sum(held.values()) + gradients + self.state_bytes()
+
+    def state_bytes(self) -> int:
+        states = self.optimizer.state.values()
+        return sum(t.nbytes for s in states for t in s.values() if isinstance(t, Tensor))
+
+
+def timed(loader: DataLoader, step: Callable) -> tuple[float, float, float]:
+    """Time a loop over `loader` for `TIMED_S` seconds, and for at least 3 batches if it has them.
+
+    The first step is slower, and meanwhile the workers prepare batches ahead: none of these counts
+    as long as two others are left, and the first only where it is alone.
+
+    Returns:
+        Seconds until the first batch; mean seconds of waiting for a batch, and of a step.
+    """
+    waits, steps = [], []
+    last = time.perf_counter()
+    for batch in loader:
+        waits.append(time.perf_counter() - last)
+        step(batch)
+        steps.append(time.perf_counter() - last - waits[-1])
+        last += waits[-1] + steps[-1]
+        if len(steps) >= 3 and sum(waits[1:]) + sum(steps) > TIMED_S:
+            break
+    start, waits[0] = waits[0], 0.0
+    ahead, n = 1 + loader.num_workers * (loader.prefetch_factor or 0), len(steps)
+    skip = min(ahead, max(n - 2, 1), n - 1)
+    return start, sum(waits[skip:]) / (n - skip), sum(steps[skip:]) / (n - skip)
+
+
+def _advice(cost: Cost, s: TrainSettings, room: int, limit_hours: float | None) -> list[str]:
+    # `room` samples fit into memory.
     lines = []
-    if plan.memory > USABLE * plan.memory_free:
-        room = int((USABLE * free - fixed) // each)
+    if room < s.batch_size:
+        remedy = "take a smaller image_size or encoder"
         if room >= 2:
-            accumulate = math.ceil(settings.batch_size * settings.accumulate / room)
-            help_ = f"set batch_size = {room} and accumulate = {accumulate}"
-        else:
-            help_ = "take a smaller image_size or encoder"
+            accumulate = math.ceil(s.batch_size * s.accumulate / room)
+            remedy = f"set batch_size = {room} and accumulate = {accumulate}"
+        lines.append(_too_little("memory", cost.memory, cost.memory_free, remedy))
+    if limit_hours and cost.hours > limit_hours:
+        share = limit_hours / cost.hours
+        draws, epochs = max(1, int(cost.samples_per_epoch * share)), int(s.epochs * share)
         lines.append(
-            f"too little memory: {plan.memory:.1f} GiB are needed, {plan.memory_free:.1f} GiB are "
-            f"free: {help_}"
-        )
-    if limit_hours and plan.hours > limit_hours:
-        epochs = int(settings.epochs * limit_hours / plan.hours)
-        share = limit_hours / plan.hours
-        draws = max(1, int(plan.samples_per_epoch * share))
-        sessions = math.ceil(plan.hours / limit_hours)
-        lines.append(
-            f"{plan.hours:.1f} hours are more than a session's {limit_hours:g}: resume it over "
-            f"{sessions} sessions, or set samples_per_epoch = {draws}"
+            f"{cost.hours:.1f} hours are more than a session's {limit_hours:g}: resume it over "
+            f"{math.ceil(1 / share)} sessions, or set samples_per_epoch = {draws}"
             + (f" or epochs = {epochs}" if epochs else "")
         )
-    if plan.loader_rate < plan.device_rate and plan.workers_needed > max(settings.workers, 1):
-        lines.append(
-            f"the workers give {plan.loader_rate:.0f} stacks/s, the network takes "
-            f"{plan.device_rate:.0f}: set workers = {plan.workers_needed}"
-        )
-    if plan.disk > plan.disk_free:
-        lines.append(
-            f"too little disk: {plan.disk:.1f} GiB are needed, {plan.disk_free:.1f} GiB are free: "
-            "make room or write to another folder"
-        )
+    # Workers load during the steps too; without workers the waiting is all of the loading.
+    needed = math.ceil((s.workers or cost.waiting) / (1 - cost.waiting))
+    workers = min(needed, os.cpu_count() or 1)
+    if cost.waiting > WAITING and workers > s.workers:
+        share = f"{100 * cost.waiting:.0f} %"
+        lines.append(f"the network waits for data {share} of the time: set workers = {workers}")
+    if cost.disk > cost.disk_free:
+        remedy = "make room or write to another folder"
+        lines.append(_too_little("disk", cost.disk, cost.disk_free, remedy))
     return lines
 
 
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
-    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+def _too_little(what: str, needed: float, free: float, remedy: str) -> str:
+    return f"too little {what}: {needed:.1f} GiB are needed, {free:.1f} GiB are free: {remedy}"

@@ -1,4 +1,4 @@
-"""Plans of a training on a toy store, with rates and sizes that can be worked out by hand."""
+"""Cost of a training on a toy store, with times and sizes that can be worked out by hand."""
 
 import copy
 import random
@@ -16,8 +16,7 @@ from pekit.hop import HopNet
 from pekit.model.encoder import Encoder
 from pekit.model.encoder3d import Encoder3D
 from pekit.model.landmark_net import LandmarkNet
-from pekit.training.cost import plan_training
-from pekit.training.probe import count_flops
+from pekit.training.cost import estimate_cost, timed
 from pekit.training.settings import TrainSettings
 from pekit.training.summary import model_table
 
@@ -45,52 +44,101 @@ def net():
 
 
 @pytest.fixture(scope="module")
-def plan(toy, net, tmp_path_factory):
-    return plan_training(net, *toy, SETTINGS, tmp_path_factory.mktemp("run") / "later")
+def cost(toy, net, tmp_path_factory):
+    return estimate_cost(net, *toy, SETTINGS, tmp_path_factory.mktemp("run") / "later")
 
 
 def changed(**values):
     return SETTINGS.model_copy(update=values)
 
 
-def test_counts_are_those_of_the_training(plan, net):
+def test_counts_are_those_of_the_training(cost, net):
     """38 samples make 4 whole batches of 8, or 2 steps of 2 batches, in each of 3 epochs."""
-    assert (plan.samples_per_epoch, plan.steps) == (32, 6)
-    assert plan.parameters == sum(p.numel() for p in net.parameters())
+    assert (cost.samples_per_epoch, cost.steps) == (32, 6)
+    assert cost.parameters == sum(p.numel() for p in net.parameters())
     frozen = sum(p.numel() for p in net.encoders[0].parameters())
-    assert plan.trained == plan.parameters - frozen
-    assert plan.device.startswith("CPU")
-    assert plan.advice == []
+    assert cost.trained == cost.parameters - frozen
+    assert cost.device.startswith("CPU")
+    assert not any("too little" in line or "hours" in line for line in cost.advice)
 
 
-def test_disk_holds_two_checkpoints_and_the_model(plan, net):
+def test_disk_holds_two_checkpoints_and_two_models(cost, net):
     weights = sum(t.nbytes for t in net.state_dict().values())
-    adam = 2 * 4 * plan.trained  # two moments of float32
-    assert plan.disk * 2**30 == pytest.approx(3 * weights + 2 * adam, rel=0.01)
+    adam = 2 * 4 * cost.trained  # two moments of float32
+    assert cost.disk * 2**30 == pytest.approx(4 * weights + 2 * adam, rel=0.01)
 
 
-def test_time_follows_from_rates(plan):
-    """Steps, and validation of 20 slices an epoch, which is no slower than training."""
-    training = plan.steps * plan.seconds_per_step
-    batch_s = 8 / plan.device_rate + 8 / plan.loader_rate
-    assert plan.seconds_per_step == pytest.approx(2 * batch_s)
-    assert training < plan.hours * 3600 < training * (1 + 2 * 20 / 32)
+def test_hours_are_those_of_steps_validation_and_start(toy, net, monkeypatch):
+    """4 batches of 0.1 + 0.4 s and 3 of 0.1 + 0.2 s of validation, 3 times; 3 s and 2 s to start."""
+    times = iter([(3.0, 0.1, 0.4), (2.0, 0.1, 0.2)])
+    monkeypatch.setattr("pekit.training.cost.timed", lambda loader, step: next(times))
+    cost = estimate_cost(net, *toy, SETTINGS)
+    assert cost.seconds_per_step == pytest.approx(2 * 0.5)
+    assert cost.stacks_per_s == pytest.approx(8 / 0.5)
+    assert cost.waiting == pytest.approx(0.2)
+    assert cost.validation_s == pytest.approx(3 * 0.3)
+    assert cost.hours * 3600 == pytest.approx(3 + 2 + 3 * (4 * 0.5 + 3 * 0.3))
 
 
-def test_a_step_takes_as_long_as_planned(toy):
-    """A network that sleeps for 0.1 s in training, and batches of 4 that are all probed."""
+class Clock:
+    """Stands for a data loader whose batches take `waits` seconds each, and for the clock."""
+
+    def __init__(self, waits, workers=0):
+        self.now, self.waits = 0.0, waits
+        self.num_workers, self.prefetch_factor = workers, 2 if workers else None
+
+    def __call__(self):
+        return self.now
+
+    def __iter__(self):
+        for number, wait in enumerate(self.waits):
+            self.now += wait
+            yield number
+
+    def step(self, number):
+        self.now += 2.0 if number == 0 else 1.0
+
+
+@pytest.mark.parametrize(
+    ("waits", "workers", "expected"),
+    [
+        ([9.0, 0.5, 0.5, 0.5], 0, (9.0, 0.5, 1.0)),
+        # With a worker two batches are ready when the first step ends: three are left out.
+        ([9.0, 0.0, 0.0, 0.3, 0.5], 1, (9.0, 0.4, 1.0)),
+        # Of few batches two count; a burst of batches of several workers is averaged.
+        ([9.0, 0.0, 0.4], 4, (9.0, 0.2, 1.0)),
+        ([9.0, 0.5], 0, (9.0, 0.5, 1.0)),
+        ([9.0], 2, (9.0, 0.0, 2.0)),
+    ],
+)
+def test_timed_steps_by_hand(monkeypatch, waits, workers, expected):
+    clock = Clock(waits, workers)
+    monkeypatch.setattr("pekit.training.cost.time.perf_counter", clock)
+    assert timed(clock, clock.step) == pytest.approx(expected)
+
+
+def test_timing_stops(monkeypatch):
+    """2 + 6 x 1 seconds of steps do not pass the limit of 8 s, another second does."""
+    clock = Clock([100.0] + [0.0] * 1000)
+    monkeypatch.setattr("pekit.training.cost.time.perf_counter", clock)
+    timed(clock, clock.step)
+    assert clock.now == 109.0
+
+
+def test_a_step_takes_as_long_as_estimated(toy):
+    """A network that sleeps for 0.1 s in training, and its real loaders."""
     slow = HopNet([Encoder("test_resnet")])
     slow.windows.register_forward_hook(lambda *_: time.sleep(0.1) if slow.training else None)
-    plan = plan_training(slow, *toy, changed(batch_size=4, accumulate=1))
-    assert 0.1 < plan.seconds_per_step < 1.5
-    assert plan.device_rate < 40
+    cost = estimate_cost(slow, *toy, changed(batch_size=4, accumulate=1))
+    assert 0.1 < cost.seconds_per_step < 1.5
+    assert cost.stacks_per_s < 40
 
 
 def test_memory_by_hand(toy):
     """Weights, gradients and Adam's two moments; and what each sample keeps for backward."""
     net = HopNet([Encoder("test_resnet")])
-    small = plan_training(net, *toy, changed(batch_size=4, samples_per_epoch=4), probe_steps=1)
-    large = plan_training(net, *toy, changed(batch_size=8, samples_per_epoch=8), probe_steps=1)
+    small = estimate_cost(net, *toy, changed(batch_size=4, samples_per_epoch=4))
+    large = estimate_cost(net, *toy, changed(batch_size=8, samples_per_epoch=8))
     weights = sum(t.nbytes for t in net.state_dict().values())
     fixed = (2 * small.memory - large.memory) * 2**30
     assert fixed == pytest.approx(weights + 3 * 4 * small.trained, rel=0.05)
@@ -104,11 +152,26 @@ def test_memory_by_hand(toy):
     assert 0.8 * sum(maps) < sample < 2 * sum(maps)
 
 
+def test_work_of_a_sample_by_hand(toy):
+    """The convolutions' multiplications and additions, by hooks; the rest is little."""
+    net, work = HopNet([Encoder("test_resnet")]), []
+
+    def count(conv, _inputs, output):
+        work.append(2 * conv.weight[0].numel() * output[0].numel())
+
+    flops = estimate_cost(net, *toy, changed(samples_per_epoch=8)).flops
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(count)
+    net.eval()(torch.zeros(1, 3, 32, 32))
+    assert flops == pytest.approx(sum(work), rel=0.02)
+
+
 def test_weights_modes_and_random_states_are_left_alone(toy, net):
     before = copy.deepcopy(net.state_dict())
     states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
     net.eval()
-    plan_training(net, *toy, SETTINGS, probe_steps=1)
+    estimate_cost(net, *toy, SETTINGS)
     after = net.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(p.grad is None for p in net.parameters())
@@ -117,74 +180,85 @@ def test_weights_modes_and_random_states_are_left_alone(toy, net):
     assert states[1:] == (np.random.get_state()[1].tolist(), random.getstate())
 
 
-def test_too_many_hours_say_what_fits(toy, net, plan):
-    tight = plan_training(net, *toy, SETTINGS, limit_hours=plan.hours / 50)
-    assert len(tight.advice) == 1
-    assert "hours are more than a session's" in tight.advice[0]
-    draws = int(tight.advice[0].split("samples_per_epoch = ")[1].split()[0])
-    assert 0 < draws < 32 / 10
-    assert plan_training(net, *toy, SETTINGS, limit_hours=None, probe_steps=1).advice == []
+def test_too_many_hours_say_what_fits(toy, net, monkeypatch):
+    """3 epochs of 4 batches of 300 s make an hour."""
+    times = iter([(0.0, 0.0, 300.0), (0.0, 0.0, 0.0)] * 3)
+    monkeypatch.setattr("pekit.training.cost.timed", lambda loader, step: next(times))
+    (advice,) = estimate_cost(net, *toy, SETTINGS, limit_hours=0.4).advice
+    assert advice == (
+        "1.0 hours are more than a session's 0.4: resume it over 3 sessions, or set "
+        "samples_per_epoch = 12 or epochs = 1"
+    )
+    (advice,) = estimate_cost(net, *toy, SETTINGS, limit_hours=0.1).advice
+    assert advice.endswith("over 10 sessions, or set samples_per_epoch = 3")
+    assert estimate_cost(net, *toy, SETTINGS, limit_hours=None).advice == []
 
 
 def test_too_little_memory_suggests_batch_and_accumulation(toy, net, monkeypatch):
+    class Small:
+        available = 400 * 2**20
+
+    net, sizes = copy.deepcopy(net), []
+    net.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    monkeypatch.setattr("pekit.training.cost.psutil.virtual_memory", Small)
     monkeypatch.setattr(
-        "pekit.training.probe.Probe.memory", lambda self: (100.0 * 2**20, 50.0 * 2**20)
+        "pekit.training.cost._Trial.memory", lambda self, sample: (100 * 2**20, 50 * 2**20)
     )
-    monkeypatch.setattr("pekit.training.probe.Probe.free_memory", lambda self: 400.0 * 2**20)
     # 100 + 50 x 8 MiB are needed, 360 of the 400 MiB may be used: 5 samples, 16 / 5 batches a step.
-    (advice,) = plan_training(net, *toy, SETTINGS, probe_steps=1).advice
-    assert advice.startswith("too little memory: 0.5 GiB are needed, 0.4 GiB are free")
-    assert advice.endswith("set batch_size = 5 and accumulate = 4")
+    cost = estimate_cost(net, *toy, SETTINGS)
+    assert cost.advice[0].startswith("too little memory: 0.5 GiB are needed, 0.4 GiB are free")
+    assert cost.advice[0].endswith("set batch_size = 5 and accumulate = 4")
+    assert set(sizes[:4]) == {5}, "what does not fit is not tried"
     monkeypatch.setattr(
-        "pekit.training.probe.Probe.memory", lambda self: (400.0 * 2**20, 50.0 * 2**20)
+        "pekit.training.cost._Trial.memory", lambda self, sample: (400 * 2**20, 50 * 2**20)
     )
-    (advice,) = plan_training(net, *toy, SETTINGS, probe_steps=1).advice
+    advice = estimate_cost(net, *toy, SETTINGS).advice[0]
     assert advice.endswith("take a smaller image_size or encoder")
 
 
-def test_slow_loading_and_a_full_disk_are_told(toy, net, monkeypatch):
-    monkeypatch.setattr("pekit.training.cost.seconds_per_stack", lambda dataset: 10.0)
-    monkeypatch.setattr(
-        "pekit.training.cost.shutil.disk_usage", lambda path: pd.Series({"free": 0})
-    )
-    loading, disk = plan_training(net, *toy, SETTINGS, limit_hours=None, probe_steps=1).advice
-    assert "set workers = " in loading
-    assert int(loading.split("set workers = ")[1]) >= 10  # at least one stack a second
-    assert disk.startswith("too little disk")
+@pytest.mark.parametrize(
+    ("workers", "cores", "advice"),
+    [
+        (0, 8, ["the network waits for data 75 % of the time: set workers = 3"]),
+        (2, 8, ["the network waits for data 75 % of the time: set workers = 8"]),
+        (2, 4, ["the network waits for data 75 % of the time: set workers = 4"]),
+        (2, 2, []),
+    ],
+)
+def test_slow_loading_needs_workers(toy, net, monkeypatch, workers, cores, advice):
+    """3 s of waiting and 1 s of computing; 2 workers that gave a batch in 4 s would have to be 8."""
+    monkeypatch.setattr("pekit.training.cost.timed", lambda loader, step: (0.0, 3.0, 1.0))
+    monkeypatch.setattr("pekit.training.cost.os.cpu_count", lambda: cores)
+    assert estimate_cost(net, *toy, changed(workers=workers), limit_hours=None).advice == advice
 
 
-def test_a_plan_is_a_table_and_metrics(plan):
-    table = plan.table().set_index("what")
+def test_a_full_disk_is_told(toy, net, monkeypatch):
+    monkeypatch.setattr("pekit.training.cost.shutil.disk_usage", lambda _: pd.Series({"free": 0}))
+    assert estimate_cost(net, *toy, SETTINGS).advice[-1].startswith("too little disk")
+
+
+def test_a_cost_is_a_table_and_metrics(cost):
+    table = cost.table().set_index("name")
     assert table.loc["optimiser steps", "value"] == "6"
     assert len(table) == 13
-    assert plan.metrics()["steps"] == 6
-    assert all(isinstance(value, int | float) for value in plan.metrics().values())
+    assert cost.metrics()["steps"] == 6
+    assert all(isinstance(value, int | float) for value in cost.metrics().values())
 
 
-def test_landmark_training_is_planned_too(toy):
+def test_cost_of_a_landmark_training(toy):
     net = LandmarkNet(Encoder("test_efficientnet"))
-    plan = plan_training(net, *toy, changed(batch_size=2, optimizer="sgd"), probe_steps=1)
-    assert plan.trained == sum(p.numel() for p in net.parameters())
-    assert plan.flops > 0
+    cost = estimate_cost(net, *toy, changed(batch_size=2, optimizer="sgd"))
+    assert cost.trained == sum(p.numel() for p in net.parameters())
+    assert cost.flops > 0
 
 
 def test_what_cannot_be_trained_is_refused(toy, net):
     store, split = toy
     with pytest.raises(UserError, match="no study in its train part"):
-        plan_training(net, store, split.assign(part="test"), SETTINGS)
+        estimate_cost(net, store, split.assign(part="test"), SETTINGS)
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="device = gpu"):
-            plan_training(net, store, split, changed(device="gpu"))
-
-
-@pytest.mark.parametrize(("groups", "forward"), [(1, 2 * 9 * 8 * 8 * 16), (8, 2 * 9 * 8 * 16)])
-def test_work_of_a_convolution_by_hand(groups, forward):
-    """8 to 8 channels, 3 x 3, 4 x 4 pixels; backward is twice forward where x has a gradient."""
-    conv = nn.Conv2d(8, 8, 3, padding=1, groups=groups)
-    x = torch.zeros(1, 8, 4, 4, requires_grad=True)
-    assert count_flops(lambda: conv(x)) == forward
-    assert count_flops(lambda: conv(x).sum().backward()) == 3 * forward
-    assert count_flops(lambda: conv(x.detach()).sum().backward()) == 2 * forward
+            estimate_cost(net, store, split, changed(device="gpu"))
 
 
 def test_table_of_the_papers_network():
