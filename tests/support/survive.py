@@ -22,7 +22,7 @@ from pekit.common.files import write_json
 from pekit.dataset.store import Store
 from pekit.hop import HopNet
 from pekit.model.encoder import Encoder
-from pekit.training.cost import plan_training
+from pekit.training.cost import estimate_cost
 from pekit.training.settings import ClusterSettings, TrainSettings
 
 SETTINGS = TrainSettings(
@@ -49,7 +49,7 @@ IN_TWO = SETTINGS.model_copy(
 
 
 def fit(*arguments) -> pd.DataFrame:
-    """`fit`, imported late: Lightning takes seconds, and the plan's process needs none."""
+    """`fit`, imported late: Lightning takes seconds, and the process that estimates the cost needs none."""
     from pekit.training.fit import fit
 
     return fit(*arguments)
@@ -125,8 +125,8 @@ def main(root: Path) -> None:
     killed = mp.get_context("fork").Process(target=train_until_killed, args=(*toy, root / "killed"))
     killed.start()
     killed.join()
-    # As in the notebooks: first a plan, which trains a little, then processes are forked.
-    plan = plan_training(network(), *toy, IN_TWO, probe_steps=1)
+    # As in the notebooks: the cost is estimated by a few steps, then processes are forked.
+    cost = estimate_cost(network(), *toy, IN_TWO)
     train_in_two(*toy, root / "two")
     two_killed = kill_two(*toy, root / "two_killed")
     for file in (root / "two_killed").glob("seen-*.txt"):
@@ -136,7 +136,7 @@ def main(root: Path) -> None:
         "exitcode": killed.exitcode,
         "two_killed": two_killed,
         "error": error_in_two(*toy, root / "error"),
-        "planned": [plan.samples_per_epoch, plan.steps],
+        "cost": [cost.samples_per_epoch, cost.steps],
     }
     write_json(root / "done.json", done)
 

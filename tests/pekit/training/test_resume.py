@@ -143,7 +143,7 @@ def test_two_processes_share_an_epoch(toy, processes):
     assert same(load_hops(folder / "model")[0], net), "the notebook's network is the trained one"
     assert not same(net, network())
     # 12 samples each, in 6 batches of 2: 3 steps of 2 batches.
-    assert read_json(processes / "done.json")["planned"] == [24, 3]
+    assert read_json(processes / "done.json")["cost"] == [24, 3]
     assert load_hops(folder / "model")[1].prevalence[0].training == 0.4
 
 
