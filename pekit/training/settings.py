@@ -71,3 +71,17 @@ class TrainSettings(Settings):
         if depth % 2 == 0:
             raise ValueError("a stack needs a middle slice: it must be odd")
         return depth
+
+
+class HeadSettings(Settings):
+    """A study head and how it is trained: AdamW, warm-up over a tenth of the steps, then linear."""
+
+    kind: Literal["lstm", "gru", "tcn", "transformer"] = "gru"
+    hidden: int = Field(128, ge=8, multiple_of=8)
+    layers: int = Field(1, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(32, ge=1)
+    lr: float = Field(5e-4, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    seed: int = 0

@@ -8,13 +8,11 @@ number alone. On a CPU the weights are the same to the bit.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -22,28 +20,14 @@ from pekit.checkpoint import save_head
 from pekit.common.errors import UserError
 from pekit.common.files import atomic
 from pekit.common.progress import progress, say
-from pekit.common.settings import Settings
 from pekit.dataset.schema import SLICE_LABEL
 from pekit.dataset.store import Store
 from pekit.inference.features import Batch, FeatureCache, pad_studies
 from pekit.model.study_head import StudyHead
 from pekit.training.resume import key_of
+from pekit.training.settings import HeadSettings
 
 Log = Callable[[dict[str, float], int], None]
-
-
-class HeadSettings(Settings):
-    """A study head and how it is trained: AdamW, warm-up over a tenth of the steps, then linear."""
-
-    kind: Literal["lstm", "gru", "tcn", "transformer"] = "gru"
-    hidden: int = Field(128, ge=8, multiple_of=8)
-    layers: int = Field(1, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
-    epochs: int = Field(20, ge=1)
-    batch_size: int = Field(32, ge=1)
-    lr: float = Field(5e-4, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    seed: int = 0
 
 
 def competition_loss(

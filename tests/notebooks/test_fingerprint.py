@@ -79,6 +79,7 @@ def test_text_and_comments_of_a_notebook_rerun_nothing(copy, changed):
         "pekit/reports/viewer/viewer.js",
         "pekit/reports/viewer/encode.py",
         "pekit/reports/page.py",
+        "pekit/common/html/style.css",
         "pekit/figures/base.py",
         "pekit/figures/curves.py",
     ],

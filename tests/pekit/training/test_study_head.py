@@ -12,7 +12,8 @@ from pekit.dataset.schema import SLICE_LABEL
 from pekit.evaluation.exam_labels import exam_metrics, pe_probability
 from pekit.inference.study_head import predict_head
 from pekit.model.study_head import StudyHead
-from pekit.training.study_head import HeadSettings, LabelledStudies, competition_loss, fit_head
+from pekit.training.settings import HeadSettings
+from pekit.training.study_head import LabelledStudies, competition_loss, fit_head
 from submissions.metric import EXAM_WEIGHTS, IMAGE_WEIGHT, weighted_log_loss
 
 LABELS = tuple(EXAM_WEIGHTS)
