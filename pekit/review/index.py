@@ -113,12 +113,7 @@ def _notes(bundle: Path, card: dict[str, Any]) -> list[str]:
     if not card["images"]:
         notes.append(
             "Images of patients are left out: all pictures in notebooks, all pages of stages, and "
-<<<<<<< HEAD
-            "all figures that are not charts "
-            f"({len(card['left_out'])} files, listed in bundle.json)."
-=======
             f"all figures that are not charts ({len(card['left_out'])} files, see bundle.json)."
->>>>>>> h5
         )
     return notes
 

@@ -49,7 +49,7 @@ IN_TWO = SETTINGS.model_copy(
 
 
 def fit(*arguments) -> pd.DataFrame:
-    """`fit`, imported late: Lightning takes seconds, and the process that estimates the cost needs none."""
+    """`fit`, imported late: Lightning takes seconds, and estimating the cost needs none."""
     from pekit.training.fit import fit
 
     return fit(*arguments)

@@ -69,7 +69,7 @@ def test_disk_holds_two_checkpoints_and_two_models(cost, net):
 
 
 def test_hours_are_those_of_steps_validation_and_start(toy, net, monkeypatch):
-    """4 batches of 0.1 + 0.4 s and 3 of 0.1 + 0.2 s of validation, 3 times; 3 s and 2 s to start."""
+    """4 batches of 0.1 + 0.4 s, 3 of validation of 0.1 + 0.2 s, 3 times; 3 s and 2 s to start."""
     times = iter([(3.0, 0.1, 0.4), (2.0, 0.1, 0.2)])
     monkeypatch.setattr("pekit.training.cost.timed", lambda loader, step: next(times))
     cost = estimate_cost(net, *toy, SETTINGS)
@@ -226,7 +226,7 @@ def test_too_little_memory_suggests_batch_and_accumulation(toy, net, monkeypatch
     ],
 )
 def test_slow_loading_needs_workers(toy, net, monkeypatch, workers, cores, advice):
-    """3 s of waiting and 1 s of computing; 2 workers that gave a batch in 4 s would have to be 8."""
+    """3 s of waiting, 1 s of computing; 2 workers that gave a batch in 4 s would have to be 8."""
     monkeypatch.setattr("pekit.training.cost.timed", lambda loader, step: (0.0, 3.0, 1.0))
     monkeypatch.setattr("pekit.training.cost.os.cpu_count", lambda: cores)
     assert estimate_cost(net, *toy, changed(workers=workers), limit_hours=None).advice == advice
