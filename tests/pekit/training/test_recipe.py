@@ -1,4 +1,4 @@
-"""The paper's recipe, on the real classes and in the experiment file that runs it."""
+"""The paper's recipe, in the classes and in the experiment file rsna.yaml."""
 
 from pathlib import Path
 
@@ -36,13 +36,13 @@ def test_schedule_of_the_paper():
     assert end == 0
 
 
-def test_a_short_training_warms_up_in_half_of_it():
+def test_the_warm_up_is_at_most_half_of_the_training():
     assert learning_rate(4, 10, TrainSettings()) == pytest.approx(0.003)
     assert learning_rate(0, 10, TrainSettings()) == pytest.approx(0.0006)
     assert learning_rate(0, 1, TrainSettings()) == 0.003
 
 
-def test_lars_adapts_where_it_is_asked_to():
+def test_lars_adapts_where_it_is_set_to():
     # |w| = 5, |g| = 1: the step is lr * trust * 5; without weight decay timm's LARS is SGD.
     assert torch.allclose(stepped(), torch.tensor(0.003), rtol=1e-3)
     adapted = stepped(lars=LarsSettings(always_adapt=True, trust=0.01), lr=1.0)
@@ -67,7 +67,7 @@ def test_the_experiment_is_the_papers():
     paper = {name.upper(): value for name, value in TrainSettings().model_dump().items()}
     for stage in ("hop1", "hop2", "pretrain"):
         params = dict(stages[stage]["params"])
-        assert params.pop("AUGMENT") == {}, "what is not named has the paper's value"
+        assert params.pop("AUGMENT") == {}, "unnamed settings have the paper's values"
         assert params.pop("SAMPLES_PER_EPOCH") == 0, "every slice once"
         assert params.pop("POSITIVE_FRACTION", 0) == 0, "natural prevalence"
         assert params.pop("ENCODER", "tf_efficientnetv2_l.in21k") == "tf_efficientnetv2_l.in21k"
@@ -78,7 +78,7 @@ def test_the_experiment_is_the_papers():
         assert changed == ({"OPTIMIZER": "sgd", "LR": 0.1} if stage == "pretrain" else {})
 
 
-def test_the_last_hop_is_what_is_learnt():
+def test_the_loss_is_of_the_last_hop():
     logits = torch.tensor([[[9.0, -9.0], [0.0, 0.0]]])
     assert pe_loss(logits, torch.tensor([1])).item() == pytest.approx(0.693147, abs=1e-6)
 
