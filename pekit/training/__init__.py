@@ -1,12 +1,12 @@
-"""Training: landmarks, hops, study heads.
+"""Training of landmark networks, hops and study heads.
 
-settings.py     what may be set
+settings.py     settings of a training
 recipe.py       losses, optimiser, learning rate (section IV)
 loaders.py      data loaders
-loop.py         the training loop and its speed
-fit.py          landmarks and hops: `fit`
-study_head.py   study heads: `fit_head`
-resume.py       checkpoints of a training that goes on after a kill
-cost.py         what a training will take, measured before it runs
-summary.py      a network's parts: shapes and parameters
+loop.py         the training loop
+fit.py          `fit` trains landmark networks and hops
+study_head.py   `fit_head` trains study heads
+resume.py       checkpoints, from which a killed training is resumed
+cost.py         time, memory and disk of a training, estimated before it starts
+summary.py      shapes and parameters of a network's parts
 """

@@ -33,7 +33,7 @@ from pekit.training.recipe import batch_loss, build_optimizer
 from pekit.training.settings import TrainSettings
 
 USABLE = 0.9  # of the free memory: allocators leave gaps
-TIMED_S = 8.0  # seconds of training that are timed, and of validation
+TIMED_S = 6.0  # seconds of training that are timed, and of validation
 WAITING = 0.2  # of the time; where the network waits longer for data, more workers are advised
 GIB = 2**30
 
@@ -99,7 +99,7 @@ def estimate_cost(
 ) -> Cost:
     """Estimate what `fit` with the same arguments costs, by steps on a copy of `net`.
 
-    The batches are those of the first epoch, from the real loaders with their workers: about 8
+    The batches are those of the first epoch, from the real loaders with their workers: about 6
     seconds of training and of validation, but at least 3 batches. Where a batch does not fit into
     memory, as many of its samples as fit are computed, and the time is scaled. Weights and random
     states stay as they are. Where several processes will train (`cluster`), the steps run in a
@@ -177,13 +177,9 @@ def _estimate(
 
 
 class _Trial:
-    """A copy of the network that takes steps of the training, with `samples` of each batch.
-
-    `memory_free` is what the training may take, `flops` the work of a sample, both in its units.
-    """
+    """A copy of the network that takes steps of the training, with `samples` of each batch."""
 
     samples: int | None = None
-    flops: float = 0.0
 
     def __init__(self, net: nn.Module, task: Task, settings: TrainSettings, device: str):
         self.task, self.device, self.before = task, device, 0
@@ -214,7 +210,7 @@ class _Trial:
         self.loss(batch).item()
 
     def memory(self, sample: dict) -> tuple[float, float]:
-        """Bytes that a step needs whatever the batch, and bytes per sample; counts the FLOPs too.
+        """Bytes that a step needs whatever the batch, and bytes per sample; sets `flops`.
 
         On a GPU the allocator's peak; on a CPU weights, gradients, the optimiser's state and what
         is kept for the backward pass, without the buffers of single operations.
@@ -284,12 +280,17 @@ def timed(loader: DataLoader, step: Callable) -> tuple[float, float, float]:
 def _advice(cost: Cost, s: TrainSettings, room: int, limit_hours: float | None) -> list[str]:
     # `room` samples fit into memory.
     lines = []
-    if room < s.batch_size:
-        remedy = "take a smaller image_size or encoder"
-        if room >= 2:
-            accumulate = math.ceil(s.batch_size * s.accumulate / room)
-            remedy = f"set batch_size = {room} and accumulate = {accumulate}"
-        lines.append(_too_little("memory", cost.memory, cost.memory_free, remedy))
+    smaller = "take a smaller image_size or encoder"
+    if room >= 2:
+        accumulate = math.ceil(s.batch_size * s.accumulate / room)
+        smaller = f"set batch_size = {room} and accumulate = {accumulate}"
+    for what, needed, usable, remedy in (
+        ("memory", cost.memory, USABLE * cost.memory_free, smaller),
+        ("disk", cost.disk, cost.disk_free, "make room or write to another folder"),
+    ):
+        if needed > usable:
+            sizes = f"{needed:.1f} GiB are needed, {usable:.1f} GiB can be used"
+            lines.append(f"too little {what}: {sizes}: {remedy}")
     if limit_hours and cost.hours > limit_hours:
         share = limit_hours / cost.hours
         draws, epochs = max(1, int(cost.samples_per_epoch * share)), int(s.epochs * share)
@@ -304,11 +305,4 @@ def _advice(cost: Cost, s: TrainSettings, room: int, limit_hours: float | None) 
     if cost.waiting > WAITING and workers > s.workers:
         share = f"{100 * cost.waiting:.0f} %"
         lines.append(f"the network waits for data {share} of the time: set workers = {workers}")
-    if cost.disk > cost.disk_free:
-        remedy = "make room or write to another folder"
-        lines.append(_too_little("disk", cost.disk, cost.disk_free, remedy))
     return lines
-
-
-def _too_little(what: str, needed: float, free: float, remedy: str) -> str:
-    return f"too little {what}: {needed:.1f} GiB are needed, {free:.1f} GiB are free: {remedy}"

@@ -2,8 +2,8 @@
 
     history = fit(net, store, split, TrainSettings(), folder=run.folder, log=run.log)
 
-A kill, in mid-epoch too, is resumed by the same call. Fabric gives devices, precision and
-processes; the loop (`loop`) is written out, because a resume must restore the place in it.
+After a kill, also within an epoch, the same call resumes the training. Fabric gives devices,
+precision and processes; the loop (`loop`) is written out, since a resume must restore its position.
 """
 
 import logging
@@ -34,31 +34,31 @@ def fit(
 ) -> pd.DataFrame:
     """Train `net` on the split's training part and save it as `folder/model`.
 
-    A HopNet learns PE, a LandmarkNet the landmarks. The weights after the last epoch count: the
-    validation loss is logged and chooses nothing, and those of its best epoch are only kept beside,
-    in `folder/best`. With `keep = best` these are the ones that count; then the validation part
-    has chosen them, and figures on it are no longer of untouched studies.
+    A HopNet learns PE, a LandmarkNet the landmarks. The result has the weights after the last
+    epoch; the validation loss is logged and chooses nothing, and the weights of its best epoch are
+    kept in `folder/best`. With `keep = best` these are the result: then the validation part has
+    chosen them, and it is no longer held out.
 
-    A run that was cut off goes on where it was last saved (`save_every_s`), if network, data,
-    settings and code are the same. With several processes (`cluster`) a step takes a
-    batch from each, batch norm sees each batch by itself, rows are logged at the end, and all nodes
-    need `folder` and the store on a shared disk.
+    A training that was cut off resumes at its last checkpoint (`save_every_s`), if network, data,
+    settings and code are the same. With several processes (`cluster`) a step takes a batch from
+    each, batch norm sees each batch by itself, rows are logged at the end, and all nodes need
+    `folder` and the store on a shared disk.
 
     Args:
-        net: the network to train, in place; afterwards in evaluation mode, on the CPU.
+        net: trained in place; afterwards in evaluation mode on the CPU.
         split: StudyInstanceUID and part (train, validation).
         folder: where `model/` and `best/` are written, and `resume-<key>.ckpt` until the end.
         log: takes a row of numbers and the epoch.
 
     Returns:
-        A row an epoch: epoch, train_loss (of the first process's batches), validation_loss, lr
-        (after it), stacks_per_s (training), peak_gib (of the GPU, or this process on a CPU),
-        left_s; for PE also prevalence (of positives among the slices drawn) and
-        natural_prevalence (in the training part): see `pekit.model.prevalence`.
+        One row per epoch: epoch, train_loss (of the first process's batches), validation_loss, lr
+        (after the epoch), stacks_per_s (training), peak_gib (of the GPU, or of this process on a
+        CPU), left_s; for PE also prevalence (of positives among the samples) and
+        natural_prevalence (in the training part), see `pekit.model.prevalence`.
 
     Raises:
-        UserError: empty parts or classes, a loss that is not finite, no GPU where one is asked,
-            too little memory.
+        UserError: an empty part or class, a loss that is not finite, no GPU where one is asked
+            for, too little memory.
     """
     folder = Path(folder)
     fabric = _fabric(settings)
@@ -77,13 +77,13 @@ def fit(
     except (RuntimeError, MemoryError, ProcessRaisedException) as error:
         if out_of_memory(error):
             raise UserError(memory_advice(settings)) from error
-        # A forked process hands over its error as text.
+        # The error of a forked process arrives as text.
         _, found, message = str(error).rpartition("UserError: ")
         if isinstance(error, ProcessRaisedException) and found:
             raise UserError(message.strip()) from error
         raise
     if fabric.is_global_zero and not training.logged:
-        # It was trained in forked processes.
+        # Forked processes trained a copy.
         for row in history:
             log(row, row["epoch"])
         trained, _ = load_model(folder / "model")
@@ -98,10 +98,10 @@ def _fabric(settings: TrainSettings) -> Fabric:
     gpus, cluster = torch.cuda.device_count(), settings.cluster
     if settings.device == "gpu" and gpus < cluster.devices:
         raise UserError(
-            f"device = gpu and devices = {cluster.devices}, but torch sees {gpus} GPUs: set "
-            "devices to what is there, or device to auto or cpu"
+            f"device = gpu and devices = {cluster.devices}, but torch finds {gpus} GPUs: "
+            "set devices to their number, or device to auto or cpu"
         )
-    # Lightning's tips and notices would drown the line an epoch.
+    # Lightning's tips and notices would hide the line per epoch.
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     return Fabric(
         accelerator={"auto": "auto", "cpu": "cpu", "gpu": "cuda"}[settings.device],
@@ -113,7 +113,7 @@ def _fabric(settings: TrainSettings) -> Fabric:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether torch's error says that memory was short, on a GPU or not."""
+    """Whether an error says that the memory of the GPU or the machine did not suffice."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     texts = ("out of memory", "not enough memory", "can't allocate memory")
@@ -121,10 +121,10 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def memory_advice(settings: TrainSettings) -> str:
-    """What to set where memory was short."""
+    """What to set where memory did not suffice."""
     batch = max(1, settings.batch_size // 2)
     accumulate = -(-settings.batch_size * settings.accumulate // batch)
-    tips = [f"batch_size = {batch} with accumulate = {accumulate} takes steps of the same size"]
+    tips = [f"batch_size = {batch} with accumulate = {accumulate} makes steps of the same size"]
     if batch == settings.batch_size:
         tips = []
     if settings.precision == "32-true":

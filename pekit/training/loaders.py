@@ -1,4 +1,4 @@
-"""Data loaders of a training: what is drawn by which process, and checks before the first step."""
+"""Data loaders of a training, shared out among its processes and checked before the first step."""
 
 import multiprocessing as mp
 from typing import Literal
@@ -28,11 +28,11 @@ def data_loaders(
 ) -> tuple[DataLoader, DataLoader]:
     """Loaders of the training part (augmented) and of a fixed sample of the validation part.
 
-    Of `world` processes, number `rank` gets its own part of both.
+    Process number `rank` of `world` processes gets its own share of both.
 
     Raises:
-        UserError: a part is empty, has no positive or no negative slice where both are needed, or
-            has fewer slices than a batch.
+        UserError: a part is empty or lacks positive or negative slices where both are needed, or
+            an epoch has fewer samples than a batch.
     """
     parts = {part: _samples(store, split, part, task, settings) for part in ("train", "validation")}
     options = {
@@ -55,14 +55,14 @@ def data_loaders(
     if len(sampler) < settings.batch_size:
         shared = f" for each of {world} processes" if world > 1 else ""
         raise UserError(
-            f"an epoch has {len(sampler)} samples{shared}, less than batch_size = "
-            f"{settings.batch_size}: lower it"
+            f"an epoch has {len(sampler)} samples{shared}, fewer than batch_size = "
+            f"{settings.batch_size}: lower batch_size"
         )
     keep = min(settings.validation_samples, len(validation))
     if keep < world:
         raise UserError(f"{keep} validation slices for {world} processes: use fewer devices")
     spread = np.linspace(0, len(validation) - 1, keep).round().astype(int).tolist()
-    # Processes take equally many: they wait for each other in every batch.
+    # All processes take equally many batches, since they wait for each other in every one.
     spread = spread[: keep - keep % world][rank::world]
     loader = {
         "batch_size": settings.batch_size,
@@ -92,9 +92,9 @@ def _samples(
 
 
 def worker_options(workers: int) -> dict:
-    """DataLoader options for so many worker processes, started clean.
+    """DataLoader options for `workers` processes that are not forks of this one.
 
-    A forked worker would inherit locks of OpenCV's and blosc2's thread pools and hang.
+    A fork would inherit locks of OpenCV's and blosc2's thread pools and hang.
     """
     if workers == 0:
         return {"num_workers": 0}

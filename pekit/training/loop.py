@@ -1,4 +1,4 @@
-"""The training loop: batches, updates, validation, and what is written at the end of each epoch."""
+"""The training loop: steps, validation, speed, and the files written after each epoch."""
 
 import math
 import os
@@ -26,62 +26,20 @@ from pekit.training.recipe import batch_loss, build_optimizer, learning_rate
 from pekit.training.resume import Checkpoint, Position, seed_step
 from pekit.training.settings import TrainSettings
 
-GIB = 2**30
-
-
-class Meter:
-    """Counts batches from its making on.
-
-    Args:
-        batches_left: batches of the whole training that are still to come.
-        stacks: stacks in a batch, over all processes.
-        device: where the network is.
-    """
-
-    def __init__(self, batches_left: int, stacks: int, device: torch.device):
-        self.left, self.stacks, self.device = batches_left, stacks, device
-        self._process, self._rss = psutil.Process(), 0
-        self._start, self._done = time.monotonic(), 0
-        self.start_epoch()
-
-    def start_epoch(self) -> None:
-        """Count the epoch's speed from here."""
-        self._epoch_start, self._epoch_done = time.monotonic(), 0
-
-    def count(self) -> None:
-        """A batch is done."""
-        self._done += 1
-        self._epoch_done += 1
-        self._epoch_end = time.monotonic()
-        if self.device.type != "cuda":
-            self._rss = max(self._rss, self._process.memory_info().rss)
-
-    def read(self) -> dict[str, float]:
-        """stacks_per_s of the epoch's batches, peak_gib so far, left_s of the whole training."""
-        seconds = self._epoch_end - self._epoch_start
-        on_gpu = self.device.type == "cuda"
-        peak = torch.cuda.max_memory_allocated(self.device) if on_gpu else self._rss
-        each = (time.monotonic() - self._start) / self._done  # validation included
-        return {
-            "stacks_per_s": self._epoch_done * self.stacks / seconds,
-            "peak_gib": peak / GIB,
-            "left_s": each * (self.left - self._done),
-        }
-
-
 Log = Callable[[dict[str, float], int], None]
-SHOWN = ("train_loss", "validation_loss", "lr", "stacks_per_s", "peak_gib")
+SHOWN = ("train_loss", "validation_loss", "lr", "stacks_per_s", "peak_gib")  # in an epoch's line
+GIB = 2**30
 
 
 @dataclass
 class Training:
-    """One training; `run` is what each of its processes does.
+    """A training; each of its processes calls `run`.
 
     Attributes:
-        net, store, split, settings, folder, log: as `pekit.training.fit.fit` takes them.
+        net, store, split, settings, folder, log: as in `pekit.training.fit.fit`.
         task: what the network learns.
-        checkpoint: the file to resume from.
-        logged: whether `log` has been called. Processes that a notebook forks leave that to it: a
+        checkpoint: file from which the training resumes.
+        logged: whether `log` was called. Processes that a notebook forks do not call it, since a
             W&B run does not survive a fork.
     """
 
@@ -97,7 +55,7 @@ class Training:
     process: int = field(default_factory=os.getpid)
 
     def run(self, fabric: Fabric) -> list[dict[str, float]]:
-        """Train to the last epoch, from the checkpoint on; gives the rows of all epochs."""
+        """Train from the checkpoint (or the start) to the end; returns one row per epoch."""
         s, self.fabric = self.settings, fabric
         self.loader, self.validation = data_loaders(
             self.store, self.split, self.task, s, fabric.global_rank, fabric.world_size
@@ -107,7 +65,7 @@ class Training:
             self.net.trained_at(Prevalence(self.loader.sampler.prevalence, natural))
         self.batches = len(self.loader)
         self.updates = -(-self.batches // s.accumulate)
-        # Loaded networks come in evaluation mode.
+        # A loaded network is in evaluation mode.
         self.net.to(memory_format=self.net.memory_format).train()
         optimizer = build_optimizer(self.net, s)
         self.model, self.optimizer = fabric.setup(self.net, optimizer)
@@ -140,8 +98,8 @@ class Training:
         if self.settings.keep == "best":
             if read_json(best / "epoch.json")["run"] != self.checkpoint.stem:
                 raise UserError(
-                    f"{best} is of another training: delete {self.checkpoint.name} beside it and "
-                    "train again"
+                    f"{best} belongs to another training: delete {self.checkpoint.name} beside it "
+                    "and train again"
                 )
             self.net.load_state_dict(load_model(best)[0].state_dict())
         save_model(self.folder / "model", self.net, self.settings.image_size)
@@ -154,10 +112,10 @@ class Training:
         self.meter.start_epoch()
         for number, batch in enumerate(self.loader, start=position.batch):
             update, place = divmod(number, accumulate)
-            # The last group of an epoch may be smaller.
+            # The last step of an epoch may have fewer batches.
             group = min(accumulate, self.batches - update * accumulate)
             last = place + 1 == group
-            # Whatever else is random (dropout) depends on the step alone as well.
+            # Dropout depends on seed, step and process only, like the samples.
             seed_step(s.seed, position.epoch * self.batches + number, self.fabric.global_rank)
             with self.fabric.no_backward_sync(self.model, enabled=not last):
                 loss = batch_loss(self.model, self.fabric.to_device(batch), self.task)
@@ -177,7 +135,7 @@ class Training:
         self.optimizer.zero_grad()
 
     def _save_sometimes(self, position: Position) -> None:
-        # In mid-epoch; gradients of a group of batches are never in the file.
+        # Within an epoch, after whole steps only: the file holds no gradients.
         due = time.monotonic() - self.saved >= self.settings.save_every_s
         if due and position.batch < self.batches and self.fabric.is_global_zero:
             self._save(position)
@@ -194,8 +152,8 @@ class Training:
                 f"{public_uid(str(data.study[i]))} z {data.z[i]}" for i in batch["index"].tolist()
             )
             raise UserError(
-                f"the loss is {value} in epoch {epoch + 1}, batch {number + 1}; no weight was "
-                f"changed by it. Lower lr or lengthen warmup_steps, or look at its slices: {slices}"
+                f"the loss is {value} in epoch {epoch + 1}, batch {number + 1}; it changed no "
+                f"weight. Lower lr, raise warmup_steps, or check the batch's slices: {slices}"
             )
         return value
 
@@ -247,3 +205,43 @@ class Training:
         if os.getpid() == self.process:
             self.logged = True
             self.log(row, row["epoch"])
+
+
+class Meter:
+    """Speed, memory and remaining time, from the number of batches done.
+
+    Args:
+        batches_left: batches until the end of the training.
+        stacks: 2.5D stacks per batch, over all processes.
+        device: the network's device.
+    """
+
+    def __init__(self, batches_left: int, stacks: int, device: torch.device):
+        self.left, self.stacks, self.device = batches_left, stacks, device
+        self._process, self._rss = psutil.Process(), 0
+        self._start, self._done = time.monotonic(), 0
+        self.start_epoch()
+
+    def start_epoch(self) -> None:
+        """Measure the epoch's speed from here."""
+        self._epoch_start, self._epoch_done = time.monotonic(), 0
+
+    def count(self) -> None:
+        """Note that a batch is done."""
+        self._done += 1
+        self._epoch_done += 1
+        self._epoch_end = time.monotonic()
+        if self.device.type != "cuda":
+            self._rss = max(self._rss, self._process.memory_info().rss)
+
+    def read(self) -> dict[str, float]:
+        """stacks_per_s of the epoch's batches, peak_gib so far, left_s until the end."""
+        seconds = self._epoch_end - self._epoch_start
+        on_gpu = self.device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated(self.device) if on_gpu else self._rss
+        each = (time.monotonic() - self._start) / self._done  # includes validation
+        return {
+            "stacks_per_s": self._epoch_done * self.stacks / seconds,
+            "peak_gib": peak / GIB,
+            "left_s": each * (self.left - self._done),
+        }

@@ -8,19 +8,19 @@ from pekit.training.settings import TrainSettings
 
 
 def pe_loss(logits: Tensor, label: Tensor) -> Tensor:
-    """Cross entropy over two classes (section IV) of the last hop. logits `(B, K, 2)`."""
+    """Cross entropy of the last hop over two classes (section IV). logits `(B, K, 2)`."""
     return F.cross_entropy(logits[:, -1].float(), label)
 
 
 def landmark_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error over the landmarks that are present; absent ones are NaN. `(B, 20, 3)`."""
+    """Mean squared error over the present landmarks `(B, 20, 3)`; absent ones are NaN."""
     present = ~target.isnan()
     error = (predicted.float() - target.nan_to_num()).square() * present
     return error.sum() / present.sum().clamp(min=1)
 
 
 def batch_loss(net: nn.Module, batch: dict[str, Tensor], task: str) -> Tensor:
-    """Loss of a batch as `StackDataset` gives it; `task` is `pe` or `landmarks`."""
+    """Loss of a batch of `StackDataset`; `task` is `pe` or `landmarks`."""
     output = net(batch["stack_hu"], batch["contrast"])
     if task == "pe":
         return pe_loss(output, batch["label"])
@@ -28,10 +28,10 @@ def batch_loss(net: nn.Module, batch: dict[str, Tensor], task: str) -> Tensor:
 
 
 def build_optimizer(net: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """timm's optimiser of that name for the parameters that are free, with momentum 0.9.
+    """timm's optimiser of that name for the trainable parameters, with momentum 0.9.
 
-    timm's LARS scales a layer's step by `lars.trust` |weights| / |gradient| where weight decay is
-    not 0, or everywhere with `lars.always_adapt`; else it is SGD. The paper names neither.
+    timm's LARS scales a layer's step by `lars.trust` |weights| / |gradient| if weight decay is not
+    0 or `lars.always_adapt` is set; else it is SGD. The paper states neither.
     """
     from timm.optim import create_optimizer_v2
 
@@ -56,7 +56,8 @@ def build_optimizer(net: nn.Module, settings: TrainSettings) -> torch.optim.Opti
 def learning_rate(step: int, steps: int, settings: TrainSettings) -> float:
     """Learning rate of optimiser step `step` of `steps`: linear warm-up, then linear to 0.
 
-    The warm-up is at most half of the training, so that a short one comes to its full rate.
+    The warm-up is at most half of the training, so that a short training still reaches the full
+    learning rate.
     """
     warmup = min(settings.warmup_steps, steps // 2)
     if step < warmup:

@@ -1,8 +1,8 @@
-"""How far a training is, kept in one file so that a killed one goes on where it was.
+"""Checkpoint of a training, from which it resumes after a kill.
 
-Everything random in a training is a function of seed, step and process (`seed_step`,
-`EpochSampler`), so no state of a generator or of the data loader need be kept: weights, optimiser
-and position are all, and a resumed run ends with the same weights to the bit.
+Everything random in a training depends on seed, step and process only (`seed_step`,
+`EpochSampler`), so the checkpoint needs no state of a generator or of the data loader: it holds
+weights, optimiser and position, and a resumed training ends with the same weights to the bit.
 """
 
 import hashlib
@@ -19,20 +19,20 @@ from pekit.common.files import atomic
 from pekit.dataset.store import Store
 from pekit.training.settings import TrainSettings
 
-# What changes no weight: a run may be resumed with other values of these.
+# Settings that do not change the weights; a run may be resumed with other values.
 FREE = {"workers", "save_every_s"}
 
 
 @dataclass
 class Position:
-    """How far a training is.
+    """Position in a training.
 
     Attributes:
         epoch: whole epochs done.
-        batch: batches done of the epoch that is running.
+        batch: batches done of the current epoch.
         loss_sum: sum of their losses.
         best: lowest validation loss so far.
-        history: a row for each whole epoch.
+        history: one row per whole epoch.
     """
 
     epoch: int = 0
@@ -43,13 +43,13 @@ class Position:
 
 
 class Checkpoint:
-    """The file that holds a training: network, optimiser and position, written atomically."""
+    """File with network, optimiser and position of a training, written atomically."""
 
     def __init__(self, path: Path, net: nn.Module, optimizer: torch.optim.Optimizer):
         self.path, self.net, self.optimizer = Path(path), net, optimizer
 
     def load(self) -> Position:
-        """Bring network and optimiser to where the file is, or leave them where there is none."""
+        """Restore network, optimiser and position; without a file all stay at the start."""
         if not self.path.exists():
             return Position()
         state = torch.load(self.path, weights_only=True, map_location="cpu")
@@ -58,7 +58,7 @@ class Checkpoint:
         return Position(**state["position"])
 
     def save(self, position: Position) -> None:
-        """Write the file anew; a kill meanwhile leaves the old one."""
+        """Replace the file; a kill meanwhile leaves the old one."""
         state = {
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -69,19 +69,19 @@ class Checkpoint:
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seed torch for one batch (dropout), as a function of the run's seed, the step and process."""
+    """Seed torch for one batch (dropout) from the run's seed, the step and the process."""
     entropy = (seed % 2**32, step, rank)
     torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
 
 def run_key(net: nn.Module, store: Store, split: pd.DataFrame, settings: TrainSettings) -> str:
-    """Hash of everything that a training depends on; a checkpoint of another key is not resumed."""
+    """Hash of all that a training depends on; only a checkpoint of the same key is resumed."""
     parts = settings.model_dump_json(exclude=FREE), str(store.settings)
     return key_of(net, split, "pekit.training.fit", *parts)
 
 
 def key_of(net: nn.Module, split: pd.DataFrame, module: str, *parts: str) -> str:
-    """Hash of initial weights, a split, the code of the module that trains, and `parts`."""
+    """Hash of initial weights, split, code of the training module, and `parts`."""
     content = hashlib.sha256("".join(parts).encode())
     content.update(module_hash(module).encode())
     content.update(split.to_csv(index=False).encode())

@@ -1,7 +1,7 @@
-"""Settings of the stages: frozen, checked, one class a stage; an unknown or bad value names itself.
+"""Settings of a training; defaults are the paper's (section IV).
 
-TrainSettings(image_size=96, lr=2e-3)       # what is not given has the paper's value
-TrainSettings(learning_rate=1)              # UserError: no setting 'learning_rate' (lr?)
+TrainSettings(image_size=96, lr=2e-3)
+TrainSettings(learning_rate=1)      # UserError: no setting 'learning_rate'; choose one of ...
 """
 
 from typing import Literal
@@ -13,17 +13,17 @@ from pekit.dataset.augment import AugmentSettings
 
 
 class LarsSettings(Settings):
-    """What LARS alone has: see `pekit.training.recipe.build_optimizer`."""
+    """Options of the optimiser LARS, see `pekit.training.recipe.build_optimizer`."""
 
     trust: float = Field(0.001, gt=0)
     always_adapt: bool = False
 
 
 class ClusterSettings(Settings):
-    """Which processes train together, each on batches of its own: `devices` of each of `nodes`.
+    """Processes that train together, each on its own batches: `devices` on each of `nodes`.
 
-    `strategy`: auto is ddp_notebook in a notebook (forks; the kernel may not have touched a GPU or
-    trained before) and ddp in a script, which then runs once for each device.
+    `strategy`: auto is ddp_notebook in a notebook (it forks, so the kernel must not have used a GPU
+    or trained before) and ddp in a script, which then runs once per device.
     """
 
     devices: int = Field(1, ge=1)
@@ -32,13 +32,19 @@ class ClusterSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """How a network is trained. Defaults are the paper's for PE detection (section IV).
+    """Settings of a training. Defaults are the paper's for PE detection (section IV).
 
-    `positive_fraction` draws that fraction of each epoch from positive slices (None: as they come);
-    `samples_per_epoch` bounds an epoch (None: every slice once); `depth` slices make a stack;
-    `accumulate` batches make a step, their mean as one large batch; `save_every_s` seconds lie
-    between the saves in mid-epoch from which a kill is resumed; `keep` says which epoch's weights
-    count.
+    Attributes:
+        depth: slices in a 2.5D stack (a slice with its neighbours as channels).
+        accumulate: batches per optimiser step, equal to one large batch.
+        samples_per_epoch: None: every slice once.
+        positive_fraction: fraction of positive slices among the samples; None: natural prevalence.
+        stride: use every so many slices of a study.
+        validation_samples: validation uses at most so many slices.
+        z_scale: slices by which a landmark's z distance is divided.
+        workers: processes that load data.
+        keep: epoch whose weights are the result; best: lowest validation loss.
+        save_every_s: seconds between checkpoints within an epoch.
     """
 
     image_size: int = Field(576, ge=32)
@@ -69,12 +75,12 @@ class TrainSettings(Settings):
     @classmethod
     def _odd(cls, depth: int) -> int:
         if depth % 2 == 0:
-            raise ValueError("a stack needs a middle slice: it must be odd")
+            raise ValueError("it must be odd, so that a stack has a middle slice")
         return depth
 
 
 class HeadSettings(Settings):
-    """A study head and how it is trained: AdamW, warm-up over a tenth of the steps, then linear."""
+    """A study head and its training: AdamW, warm-up in a tenth of the steps, then linear decay."""
 
     kind: Literal["lstm", "gru", "tcn", "transformer"] = "gru"
     hidden: int = Field(128, ge=8, multiple_of=8)

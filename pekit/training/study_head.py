@@ -1,9 +1,9 @@
-"""Training of a study head on frozen slice features, by the loss that the competition scores.
+"""Training of a study head on frozen slice features, with the competition's score as loss.
 
     history = fit_head(head, cache, store, split, EXAM_WEIGHTS, IMAGE_WEIGHT, settings, folder, log)
 
-A kill is resumed by the same call, after the last whole epoch; what an epoch draws depends on its
-number alone. On a CPU the weights are the same to the bit.
+After a kill the same call resumes after the last whole epoch. Everything random in an epoch depends
+on seed and epoch only: on a CPU the weights end the same to the bit.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,8 +35,8 @@ def competition_loss(
 ) -> tuple[Tensor, Tensor]:
     """Numerator and denominator of the competition's score, over the slices in the crop box.
 
-    sum_ij w_j BCE_ij + sum_i w q_i sum_k BCE_ik, over N + w sum_i m_i: m_i positive slices of
-    study i and q_i their fraction of its slices, so slices of a study without PE weigh nothing.
+    sum_ij w_j BCE_ij + sum_i w q_i sum_k BCE_ik over N + w sum_i m_i: study i has m_i positive
+    slices, a fraction q_i of its slices, so that slices of a study without PE weigh nothing.
     """
     exam = F.binary_cross_entropy_with_logits(exam_logits, batch["exam_label"], reduction="none")
     slices = F.binary_cross_entropy_with_logits(
@@ -61,25 +61,27 @@ def fit_head(
 ) -> pd.DataFrame:
     """Train `head` on the split's training part and save it in `folder`.
 
-    The weights after the last epoch are kept: the validation loss is logged and chooses nothing.
+    The result has the weights after the last epoch; the validation loss chooses nothing.
 
     Args:
         head: trained in place, afterwards in evaluation mode on the CPU.
         cache: features of the train and validation studies.
         split: StudyInstanceUID and part (train, validation).
-        weights: of each exam label in the loss; these are the labels that the head gives.
-        image_weight: of the slices in the loss.
+        weights: weight in the loss of each exam label, in the order of `head.labels`.
+        image_weight: weight of the slices in the loss.
         folder: where the head is written, and `resume-<key>.pt` until then.
         log: takes a row of numbers and the epoch.
 
     Returns:
-        A row an epoch: epoch, train_loss, validation_loss, lr.
+        One row per epoch: epoch, train_loss, validation_loss, lr.
 
     Raises:
         UserError: an empty part, unlabelled studies, other labels, a loss that is not finite.
     """
     if tuple(weights) != head.labels:
-        raise UserError(f"weights are of {list(weights)}, the head gives {list(head.labels)}")
+        raise UserError(
+            f"weights are for {list(weights)}, but the head predicts {list(head.labels)}"
+        )
     parts = {}
     for part in ("train", "validation"):
         studies = sorted(split.loc[split["part"] == part, "StudyInstanceUID"])
@@ -111,7 +113,7 @@ def fit_head(
 
 
 class _Training:
-    """The state of a training between two epochs, and the step from one to the next."""
+    """State of a training between epochs; `epoch` trains one."""
 
     def __init__(self, head, parts, weights, image_weight, settings, device):
         self.head, self.parts, self.settings, self.device = head, parts, settings, device
@@ -139,7 +141,7 @@ class _Training:
         """One pass over the training studies and one over the validation studies."""
         s, done = self.settings, len(self.history)
         order = np.random.default_rng((s.seed, done)).permutation(self.parts["train"].studies)
-        # Dropout depends on the epoch alone as well.
+        # Dropout depends on seed and epoch only as well.
         torch.manual_seed(s.seed * 10_000 + done)
         train = self._mean_loss("train", order.tolist(), learn=True)
         with torch.inference_mode():
@@ -179,7 +181,7 @@ class _Training:
 
 
 def _start_at_prevalence(head: StudyHead, exam: pd.DataFrame) -> None:
-    # The exam labels are rare: a start at one half would spend the first epochs on that alone.
+    # Exam labels are rare: from one half, the first epochs would learn their prevalence only.
     known = (exam.sum() + 0.5) / (len(exam) + 1)
     with torch.no_grad():
         head.exam_out.weight.mul_(0.1)
@@ -215,16 +217,14 @@ class LabelledStudies:
         known = self.exam.isin((0, 1)).all(axis=1)
         unlabelled = slices.loc[~slices[SLICE_LABEL].isin((0, 1)), "StudyInstanceUID"]
         for study in (*known.index[~known], *unlabelled):
-            raise UserError(f"study {study} is not labelled: a study head cannot learn from it")
+            raise UserError(f"study {study} is not labelled: leave it out of the split")
         ordered = slices.sort_values(["StudyInstanceUID", "z"])
         self.whole = {s: g.to_numpy() for s, g in ordered.groupby("StudyInstanceUID")[SLICE_LABEL]}
         self.box = table.loc[self.studies, ["box_z0", "box_z1"]].astype(int)
 
     def batch(self, studies: Sequence[str]) -> Batch:
-        """Features as `pad_studies` gives them, and the labels.
-
-        slice_label `(B, S)`; exam_label `(B, labels)`; positives and slices `(B,)` of the whole
-        studies, also outside the crop box.
+        """Features of `pad_studies` with labels: slice_label `(B, S)`, exam_label `(B, labels)`,
+        positives and slices `(B,)` (counts in the whole studies, also outside the crop box).
         """
         box = [self.box.loc[study] for study in studies]
         within = [self.whole[s][b.box_z0 : b.box_z1] for s, b in zip(studies, box, strict=True)]

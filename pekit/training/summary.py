@@ -12,14 +12,14 @@ from pekit.model.encoder import Encoder
 
 
 def model_table(net: HopNet, image_size: int) -> pd.DataFrame:
-    """What each part of a K-hop network gives for one stack, and how many parameters it has.
+    """Feature maps of a K-hop network for one 2.5D stack, and parameters of its parts.
 
-    Runs on torch's meta device: at full size in a second and no memory.
+    Runs on torch's meta device: at full size it takes a second and no memory.
 
     Returns:
-        A row a feature map: part, layer, shape (C, H, W), parameters (of all that the row names:
-        a whole encoder or aggregator on the row `all`, a step of an aggregator on its own). Of
-        hops that share weights, later passes are named, and their parameters are not counted again.
+        One row per feature map: part, layer, shape (C, H, W), parameters (of a step of an
+        aggregator; of a whole encoder or aggregator in its row `all`). Where hops share weights,
+        the second and later passes have rows of their own, and no parameters.
     """
     rows: list[dict[str, Any]] = []
     handles = []
@@ -34,7 +34,7 @@ def model_table(net: HopNet, image_size: int) -> pd.DataFrame:
     for k, encoder in enumerate(net.encoders, start=1):
         stage = _Stage()
         if isinstance(encoder, Encoder):
-            # The classifier's own convolution hides the last stage's map from the pyramid.
+            # The pyramid ends with the classifier's convolution, not with the last stage's map.
             last = encoder.net.get_submodule(encoder.net.feature_info[-1]["module"])
             handles.append(last.register_forward_hook(stage))
         handles.append(encoder.register_forward_hook(_pyramid(rows, f"encoder {k}", stage)))
@@ -58,7 +58,7 @@ def model_table(net: HopNet, image_size: int) -> pd.DataFrame:
 
 
 class _Stage:
-    """Keeps what a module gave last."""
+    """Keeps the last output of a module."""
 
     output: Tensor | None = None
 
@@ -79,7 +79,7 @@ def _pyramid(rows: list[dict[str, Any]], part: str, stage: _Stage) -> Callable:
 
 
 def _name_passes(rows: list[dict[str, Any]]) -> None:
-    """A part that ran before ends with its row `all`: what comes after it is another pass."""
+    """Name the second and later passes of a part; a pass ends with the row `all`."""
     done: dict[str, int] = {}
     for row in rows:
         part, ends = row["part"], row["layer"] == "all"

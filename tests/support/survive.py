@@ -1,9 +1,9 @@
-"""What test_survive.py asks of processes: trainings that are killed, by one and two processes.
+"""Trainings of test_resume.py that are killed, in one process and in two.
 
-    python tests/survive.py <folder>
+    python tests/support/survive.py <folder>
 
-One script, because starting torch and Lightning costs more than the trainings. It forks, which a
-process that has trained before (pytest's) could not.
+One script, because the start of torch and Lightning takes longer than the trainings. It forks,
+which a process that has trained before (pytest's) could not.
 """
 
 import multiprocessing as mp
@@ -49,7 +49,7 @@ IN_TWO = SETTINGS.model_copy(
 
 
 def fit(*arguments) -> pd.DataFrame:
-    """`fit`, imported late: Lightning takes seconds, and estimating the cost needs none."""
+    """`fit`, imported late: Lightning takes seconds, and the estimate of the cost needs none."""
     from pekit.training.fit import fit
 
     return fit(*arguments)
@@ -82,7 +82,7 @@ def train_until_killed(store: Store, split: pd.DataFrame, folder: Path) -> None:
 
 
 def train_in_two(store: Store, split: pd.DataFrame, folder: Path, kill_at: int = 0) -> None:
-    """Two processes that note which slices they see, and are killed at a batch if asked."""
+    """Train in two processes, which note the samples that they see and are killed at `kill_at`."""
     net = network()
 
     def note(module, inputs):
@@ -95,14 +95,14 @@ def train_in_two(store: Store, split: pd.DataFrame, folder: Path, kill_at: int =
     before_batch(net, lambda n: os.kill(os.getpid(), signal.SIGKILL) if n == kill_at else None)
     rows = []
     history = fit(net, store, split, IN_TWO, folder, lambda row, epoch: rows.append(row))
-    assert history.to_dict("records") == rows, "rows are logged where the log is"
+    assert history.to_dict("records") == rows, "rows are logged in this process"
     torch.save(net.state_dict(), folder / "net.pt")
     history.to_csv(folder / "history.csv")
-    assert net.prevalence[0].training == 0.4, "noted in the other processes"
+    assert net.prevalence[0].training == 0.4, "the prevalence comes from the other processes"
 
 
 def kill_two(store: Store, split: pd.DataFrame, folder: Path) -> str:
-    """Both of them killed, before the fifth of six batches; by which signal."""
+    """Kill both processes before the fifth of six batches; returns the signal."""
     try:
         train_in_two(store, split, folder, kill_at=5)
     except ProcessExitedException as error:
@@ -111,7 +111,7 @@ def kill_two(store: Store, split: pd.DataFrame, folder: Path) -> str:
 
 
 def error_in_two(store: Store, split: pd.DataFrame, folder: Path) -> str:
-    """What is said where both processes fail."""
+    """The message where both processes fail."""
     settings = IN_TWO.model_copy(update={"batch_size": 20})
     try:
         fit(network(), store, split, settings, folder, lambda row, epoch: None)

@@ -43,7 +43,7 @@ def start():
 
 @pytest.fixture(scope="module")
 def small():
-    """For what does not hang on what is learnt."""
+    """A network for tests that do not depend on what it learns."""
     torch.manual_seed(0)
     return HopNet([Encoder("test_efficientnet")])
 
@@ -123,13 +123,13 @@ def test_landmarks_are_learnt(toy, tmp_path):
     net = LandmarkNet(Encoder("tf_efficientnet_lite0", init="package"))
     settings = SETTINGS.model_copy(update={"z_scale": 10.0, "lr": 2e-3, "epochs": 1})
     history = fit(net, *toy, settings, tmp_path, lambda row, epoch: None)
-    # After the epoch against its mean: one epoch, because these heads are large.
+    # The loss after the epoch against its mean; one epoch only, because these heads are large.
     assert history["validation_loss"].iloc[0] < 0.6 * history["train_loss"].iloc[0]
     assert "prevalence" not in history
 
 
 def test_no_gpu_where_one_is_asked(toy, small, tmp_path):
-    with pytest.raises(UserError, match="device = gpu and devices = 1, but torch sees 0 GPUs"):
+    with pytest.raises(UserError, match="device = gpu and devices = 1, but torch finds 0 GPUs"):
         fit(small, *toy, SETTINGS.model_copy(update={"device": "gpu"}), tmp_path, print)
 
 
@@ -147,7 +147,9 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_named(toy, small, tmp_pa
 
     break_third.calls = 0
     hook = net.register_forward_pre_hook(break_third)
-    with pytest.raises(UserError, match=r"loss is nan in epoch 1, batch 3; no weight") as caught:
+    with pytest.raises(
+        UserError, match=r"loss is nan in epoch 1, batch 3; it changed no weight"
+    ) as caught:
         fit(net, *toy, SETTINGS, tmp_path, lambda row, epoch: None)
     hook.remove()
     named = re.findall(r"([0-9a-f]{12}) z (\d+)", str(caught.value))
@@ -157,7 +159,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_named(toy, small, tmp_pa
     assert all(torch.equal(before[name], net.state_dict()[name]) for name in free)
 
 
-def test_a_line_an_epoch_says_speed_memory_and_time_left(trained):
+def test_the_row_of_an_epoch_has_speed_memory_and_time_left(trained):
     history = trained[1]
     assert history.columns.tolist() == [
         "epoch", "train_loss", "validation_loss", "lr", "stacks_per_s", "peak_gib", "left_s",
@@ -172,7 +174,7 @@ def test_a_line_an_epoch_says_speed_memory_and_time_left(trained):
 
 
 def worse_in_validation(net, from_call):
-    """From the so-manieth validation batch on the network seems sure that there is no PE."""
+    """From validation batch `from_call` on, the network is overconfident that there is no PE."""
     calls = iter(range(10_000))
 
     def hook(module, inputs, output):
@@ -189,9 +191,9 @@ def test_the_best_epoch_is_kept_beside_or_counts(toy, small, tmp_path):
     for keep in ("last", "best"):
         settings = SETTINGS.model_copy(update={"keep": keep, "epochs": 2})
         nets[keep] = copy.deepcopy(small)
-        worse_in_validation(nets[keep], from_call=2)  # two batches an epoch
+        worse_in_validation(nets[keep], from_call=2)  # two batches per epoch
         history = fit(nets[keep], *toy, settings, tmp_path / keep, lambda r, e: None)
-        # ln 2, then 18 for each of the three positives in twenty.
+        # ln 2; then 18 for each of the 3 positives among 20 slices.
         assert history["validation_loss"].tolist() == pytest.approx([0.693147, 2.7], rel=1e-3)
     best, _ = load_hops(tmp_path / "last" / "best")
     assert not same(best, nets["last"])
@@ -213,7 +215,9 @@ def test_the_best_epoch_of_another_training_does_not_count(toy, small, tmp_path)
 
     net = copy.deepcopy(small)
     worse_in_validation(net, from_call=0)
-    with pytest.raises(UserError, match=r"best is of another training: delete resume-\w+.ckpt"):
+    with pytest.raises(
+        UserError, match=r"best belongs to another training: delete resume-\w+.ckpt"
+    ):
         fit(net, *toy, settings, tmp_path, lambda row, epoch: None)
 
 
@@ -251,7 +255,7 @@ def test_bf16(toy, small, tmp_path):
         history = fit(net, *toy, settings, tmp_path, lambda row, epoch: None)
         losses[precision] = history["train_loss"].iloc[0]
         assert {p.dtype for p in net.parameters()} == {torch.float32}
-    assert 1e-7 < abs(losses["bf16-mixed"] - losses["32-true"]) < 0.05, "it rounds, and little"
+    assert 1e-7 < abs(losses["bf16-mixed"] - losses["32-true"]) < 0.05, "rounded, but little"
 
 
 @pytest.mark.parametrize(
@@ -262,14 +266,14 @@ def test_bf16(toy, small, tmp_path):
         MemoryError(),
     ],
 )
-def test_too_little_memory_names_what_takes_less(toy, small, tmp_path, error):
+def test_too_little_memory_says_what_to_set(toy, small, tmp_path, error):
     net = copy.deepcopy(small)
 
     def fail(module, inputs):
         raise error
 
     net.register_forward_pre_hook(fail)
-    with pytest.raises(UserError, match="batch_size = 8 with accumulate = 2 takes steps of the"):
+    with pytest.raises(UserError, match="batch_size = 8 with accumulate = 2 makes steps of the"):
         fit(net, *toy, SETTINGS, tmp_path, lambda row, epoch: None)
 
 

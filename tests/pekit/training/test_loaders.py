@@ -43,7 +43,7 @@ def test_natural_prevalence_is_the_default_and_stride_thins(toy):
     assert third.sampler.prevalence == 2 / 16
 
 
-def test_processes_take_disjoint_parts_that_are_the_whole(toy):
+def test_processes_share_out_an_epoch_without_overlap(toy):
     loaders = [data_loaders(*toy, "pe", SETTINGS, rank, 2) for rank in range(2)]
     drawn = [[draw for batch in train.batch_sampler for draw in batch] for train, _ in loaders]
     whole = [d for b in data_loaders(*toy, "pe", SETTINGS)[0].batch_sampler for d in b]
@@ -73,11 +73,11 @@ def test_a_part_without_positives_is_named(toy, part):
     only = split[(split["part"] != part) | negative]
     with pytest.raises(UserError, match=f"the {part} part has 0 positive and"):
         data_loaders(store, only, "pe", SETTINGS)
-    data_loaders(store, only, "landmarks", SETTINGS)  # which needs no positive
+    data_loaders(store, only, "landmarks", SETTINGS)  # landmarks need no positive slice
 
 
 def test_too_large_batches_and_too_many_processes_are_named(toy):
-    with pytest.raises(UserError, match="32 samples, less than batch_size = 100"):
+    with pytest.raises(UserError, match="32 samples, fewer than batch_size = 100"):
         data_loaders(*toy, "pe", changed(batch_size=100))
     with pytest.raises(UserError, match="16 samples for each of 2 processes"):
         data_loaders(*toy, "pe", changed(batch_size=20), world=2)

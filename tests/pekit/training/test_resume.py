@@ -1,4 +1,4 @@
-"""A training that is killed ends with the same weights to the bit, and processes share one."""
+"""A killed training ends with the same weights to the bit; two processes share a training."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ BATCHES = 18
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory):
-    """The folder in which tests/survive.py has run."""
+    """The folder that tests/support/survive.py has filled."""
     folder = tmp_path_factory.mktemp("processes")
     script = Path(__file__).parents[2] / "support" / "survive.py"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parents[2])}
@@ -63,7 +63,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_killed_in_mid_epoch_at_random_batches(toy, undisturbed, tmp_path, workers):
     net, history = undisturbed
-    # With workers, which take seconds to start, once; the batches differ with every run.
+    # Only once with workers, which take seconds to start; every run kills at other batches.
     rng = np.random.default_rng()
     at = sorted(rng.choice(np.arange(2, BATCHES + 1), 5 if workers == 0 else 1, replace=False))
     done, seen = 0, []
@@ -80,7 +80,7 @@ def test_killed_in_mid_epoch_at_random_batches(toy, undisturbed, tmp_path, worke
     for batch in map(int, at):
         with pytest.raises(Killed):
             run(batch - done)
-        # An update takes two batches: the first of a pair is computed again.
+        # A step takes two batches: the first of a pair is computed again.
         done = batch - 1 - (batch - 1) % 2
     resumed, rows = run(None)
     assert same(resumed, net), f"killed before batches {at}"
@@ -90,7 +90,7 @@ def test_killed_in_mid_epoch_at_random_batches(toy, undisturbed, tmp_path, worke
 
 
 def test_dropout_draws(undisturbed, toy, tmp_path):
-    """Else the tests above would not show that what it draws is resumed."""
+    """Otherwise the tests above would not show that its random numbers are resumed."""
     settings = SETTINGS.model_copy(update={"epochs": 1, "samples_per_epoch": 8})
     without = network()
     without.encoders[0].net.drop_rate = 0.0
@@ -99,7 +99,7 @@ def test_dropout_draws(undisturbed, toy, tmp_path):
     assert not same(without, with_dropout)
 
 
-def test_saved_seldom_it_goes_on_at_the_last_whole_epoch(toy, undisturbed, tmp_path):
+def test_without_saves_within_an_epoch_the_last_whole_epoch_is_resumed(toy, undisturbed, tmp_path):
     seldom = SETTINGS.model_copy(update={"save_every_s": 600})
 
     def kill(n):
@@ -122,7 +122,7 @@ def test_killed_by_sigkill(toy, undisturbed, processes):
     # The toy store lies elsewhere, but holds the same: the run's key is the same.
     seen = []
     net, _ = train(toy, folder, action=seen.append)
-    assert len(seen) == BATCHES - 8, "nine batches were done, eight of them in whole updates"
+    assert len(seen) == BATCHES - 8, "nine batches were done, eight of them in whole steps"
     assert same(net, undisturbed[0])
 
 
@@ -132,7 +132,7 @@ def test_two_processes_share_an_epoch(toy, processes):
     seen = [set(map(float, f.read_text().split())) for f in sorted(folder.glob("seen-*.txt"))]
     assert [len(part) for part in seen] == [12, 12]
     assert not seen[0] & seen[1]
-    # A sample is told by its contrast, which comes from its own seed.
+    # The contrast identifies a sample, since it depends on the sample's own seed.
     studies = sorted(split.loc[split["part"] == "train", "StudyInstanceUID"])
     samples = training_samples(store, studies)
     data = StackDataset(store, samples, 32, SETTINGS.augment)
@@ -153,7 +153,7 @@ def test_two_processes_killed_in_mid_epoch(processes):
     seen = [len(file.read_text().split()) for file in killed.glob("seen-*.txt")]
     assert len(seen) == 2
     # Killed in the fifth of six batches of 2; one of the processes may not have saved the fourth.
-    assert set(seen) <= {4, 8}, "only the rest of the epoch was done again"
+    assert set(seen) <= {4, 8}, "only the rest of the epoch was computed"
     ours, theirs = (load_hops(folder)[0] for folder in (killed, two))
     assert same(ours, theirs)
     columns = ["train_loss", "validation_loss"]
@@ -161,7 +161,9 @@ def test_two_processes_killed_in_mid_epoch(processes):
     assert rows[0].equals(rows[1])
 
 
-def test_errors_of_forked_processes_read_as_ever(processes):
+def test_errors_of_forked_processes_have_the_same_text(processes):
     error = read_json(processes / "done.json")["error"]
-    assert error.startswith("an epoch has 12 samples for each of 2 processes, less than batch_size")
-    assert error.endswith("lower it")
+    assert error.startswith(
+        "an epoch has 12 samples for each of 2 processes, fewer than batch_size"
+    )
+    assert error.endswith("lower batch_size")

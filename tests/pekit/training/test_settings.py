@@ -24,7 +24,7 @@ def test_unknown_name_offers_near_ones():
         TrainSettings(batchsize=3)
 
 
-def test_so_do_the_groups_of_settings():
+def test_groups_of_settings_offer_near_names_too():
     with pytest.raises(UserError, match=r"no setting 'node'; did you mean nodes"):
         ClusterSettings(node=2)
     with pytest.raises(UserError, match=r"no setting 'adapt'; did you mean always_adapt"):

@@ -50,12 +50,12 @@ def same(one, two):
 
 
 def test_the_loss_is_the_competitions_score(exams, trained):
-    """Of studies whose crop box holds every slice, the score of what the head predicts."""
+    """For studies without slices outside the crop box, the loss is the score of the predictions."""
     store, split, cache = exams
     head = trained[0]
     studies = split["StudyInstanceUID"].tolist()[1:5]
     batch = LabelledStudies(cache, store, studies, LABELS).batch(studies)
-    # The slices below the box are left out of the loss, but not of the burden.
+    # Slices below the crop box do not count in the loss, but in the fraction of positive slices.
     assert batch["slices"].tolist() == [DEPTH + BELOW] * 4
     assert batch["positives"].tolist() == [3, 0, 3, 0]
     batch["slices"] = batch["slices"] - BELOW
@@ -79,7 +79,7 @@ def test_the_loss_is_the_competitions_score(exams, trained):
 
 
 def test_the_loss_by_hand():
-    """Logits of 0 cost ln 2 each; padding costs nothing, nor do slices of a study without PE."""
+    """Logits of 0 cost ln 2 each; padding and slices of a study without PE cost nothing."""
     batch = {
         "mask": torch.tensor([[True, True, False], [True, True, True]]),
         "slice_label": torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]),
@@ -164,7 +164,7 @@ def test_bad_studies_and_labels_are_named(exams, tmp_path):
     with pytest.raises(UserError, match="list is empty"):
         predict_head(new_head(), cache, store, [])
     head = StudyHead("gru", 1280, ("central_pe",), hidden=16)
-    with pytest.raises(UserError, match="the head gives"):
+    with pytest.raises(UserError, match="the head predicts"):
         fit(exams, tmp_path, head)
     broken = new_head()
     with torch.no_grad():
