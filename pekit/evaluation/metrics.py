@@ -153,9 +153,8 @@ def summary(metrics: pd.DataFrame, key: list[str]) -> pd.DataFrame:
     """
     text = metrics.assign(text=with_intervals(metrics))
     rows = text[key].drop_duplicates()
-    wide = text.pivot(index=key, columns="metric", values="text")
-    wide = wide.loc[list(rows.itertuples(index=False, name=None)), list(SUMMARY)]
-    return wide.rename_axis(columns=None).reset_index()
+    wide = text.pivot(index=key, columns="metric", values="text")[list(SUMMARY)]
+    return rows.merge(wide.rename_axis(columns=None).reset_index(), on=key)
 
 
 def with_intervals(metrics: pd.DataFrame, digits: int = 3) -> list[str]:

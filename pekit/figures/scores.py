@@ -51,7 +51,7 @@ def roc_curves(
         if len(np.unique(truth)) < 2:
             raise UserError(f"{name}: a ROC curve needs studies with PE and studies without")
         false_alarms, found, _ = roc_curve(truth, score)
-        area = auroc[name] if auroc else f"{auc(false_alarms, found):.3f}"
+        area = auroc[name] if auroc is not None else f"{auc(false_alarms, found):.3f}"
         style = {"color": HOP_COLOURS[i % len(HOP_COLOURS)], "ls": "-" if i < 4 else "-."}
         label = f"{name}: AUROC {area}"
         for ax in axes:

@@ -9,7 +9,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from pekit.common.errors import UserError
 from pekit.evaluation import bootstrap as resampling
-from pekit.evaluation.metrics import confusion, ranking_metrics, slice_metrics, study_metrics
+from pekit.evaluation.metrics import (
+    confusion,
+    ranking_metrics,
+    slice_metrics,
+    study_metrics,
+    summary,
+)
 from pekit.evaluation.published import published
 
 
@@ -231,3 +237,14 @@ def test_bad_predictions_are_named():
         slice_metrics(table.assign(pe_present_on_image=-1), "hop1")
     with pytest.raises(UserError, match="n_boot=0"):
         slice_metrics(table, "hop1", n_boot=0)
+
+
+@pytest.mark.parametrize("key", [["model"], ["protocol", "model"]])
+def test_a_summary_keeps_the_order_of_its_rows(key):
+    truth, verdict = studies_of(3, 2, 1, 4)
+    of = study_metrics(truth, verdict, verdict.astype(float), n_boot=20).reset_index()
+    rows = [of.assign(protocol="paper", model=model) for model in ("hop 2", "hop 1")]
+    table = summary(pd.concat(rows), key)
+    assert table["model"].tolist() == ["hop 2", "hop 1"]
+    assert list(table)[: len(key)] == key
+    assert table["sensitivity"].str.startswith("0.750 [").all()

@@ -64,6 +64,12 @@ def test_published_points_name_their_source():
         roc_curves({"a": (TRUTH, SCORE)}, theirs=published("IV").drop(columns="source"))
 
 
+def test_the_legend_takes_intervals_from_a_table():
+    text = pd.Series({"hop 1": "0.9 [0.8, 1.0]"})
+    (entry,) = roc_curves({"hop 1": (TRUTH, SCORE)}, text).axes[0].get_legend().get_texts()
+    assert entry.get_text() == "hop 1: AUROC 0.9 [0.8, 1.0]"
+
+
 def test_reliability_has_one_panel_per_model_and_no_empty_bins():
     figure = reliability_curves(reliability_table())
     curves = figure.axes[:2]
