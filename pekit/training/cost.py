@@ -142,7 +142,9 @@ def _estimate(
     train, validation = data_loaders(store, split, task, s, world=world)
     with torch.random.fork_rng(devices=[0] if device == "cuda" else []):
         trial = _Trial(net, task, s, device)
-        fixed, each = trial.memory(train.dataset[(0, 0)])
+        sample = train.dataset[(0, 0)]
+        fixed, each = trial.memory(sample)
+        flops = trial.flops(sample)
         room = int((USABLE * trial.memory_free - fixed) // each)
         trial.samples = min(s.batch_size, max(room, 2))
         start_s, wait_s, step_s = timed(train, trial.train)
@@ -158,7 +160,7 @@ def _estimate(
         device=torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads",
         parameters=sum(p.numel() for p in net.parameters()),
         trained=sum(p.numel() for p in net.parameters() if p.requires_grad),
-        flops=trial.flops,
+        flops=flops,
         memory=(fixed + each * s.batch_size) / GIB,
         memory_free=trial.memory_free / GIB,
         samples_per_epoch=batches * s.batch_size * world,
@@ -209,17 +211,19 @@ class _Trial:
         self.net.eval()
         self.loss(batch).item()
 
+    def flops(self, sample: dict) -> float:
+        with FlopCounterMode(display=False) as counter:
+            self.loss(default_collate([sample] * 2))
+        return counter.get_total_flops() / 2
+
     def memory(self, sample: dict) -> tuple[float, float]:
-        """Bytes that a step needs whatever the batch, and bytes per sample; sets `flops`.
+        """Bytes that a step needs whatever the batch, and bytes per sample.
 
         On a GPU the allocator's peak; on a CPU weights, gradients, the optimiser's state and what
         is kept for the backward pass, without the buffers of single operations.
         """
         small, large = (default_collate([sample] * size) for size in (2, 6))
         try:
-            with FlopCounterMode(display=False) as counter:
-                self.loss(small)
-            self.flops = counter.get_total_flops() / 2
             self.train(small)  # the optimiser has its state from here on
             low, high = self._peak(small), self._peak(large)
         except torch.cuda.OutOfMemoryError:
