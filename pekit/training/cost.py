@@ -148,11 +148,11 @@ def _estimate(
         room = int((USABLE * trial.memory_free - fixed) // each)
         trial.samples = min(s.batch_size, max(room, 2))
         start_s, wait_s, step_s = timed(train, trial.train)
-        validation_start_s, *validation_s = timed(validation, trial.validate)
-    step_s *= s.batch_size / trial.samples
-    batches, batch_s = len(train), wait_s + step_s
-    epoch_validation_s = len(validation) * sum(validation_s)
-    epochs_s = s.epochs * (batches * batch_s + epoch_validation_s)
+        v_start_s, v_wait_s, v_step_s = timed(validation, trial.validate)
+    scale = s.batch_size / trial.samples
+    batches, batch_s = len(train), wait_s + step_s * scale
+    validation_s = len(validation) * (v_wait_s + v_step_s * scale)
+    epochs_s = s.epochs * (batches * batch_s + validation_s)
     weights = sum(t.nbytes for t in net.state_dict().values())
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     gpu = device == "cuda"
@@ -168,8 +168,8 @@ def _estimate(
         seconds_per_step=batch_s * s.accumulate,
         waiting=wait_s / batch_s,
         stacks_per_s=s.batch_size / batch_s,
-        validation_s=epoch_validation_s,
-        hours=(start_s + validation_start_s + epochs_s) / 3600,
+        validation_s=validation_s,
+        hours=(start_s + v_start_s + epochs_s) / 3600,
         # A checkpoint is written beside the last one; `best` and `model` hold the weights only.
         disk=(4 * weights + 2 * trial.state_bytes()) / GIB,
         disk_free=shutil.disk_usage(existing).free / GIB,
@@ -179,7 +179,7 @@ def _estimate(
 
 
 class _Trial:
-    """A copy of the network that takes steps of the training, with `samples` of each batch."""
+    """A copy of the network for steps of training and validation, on `samples` of each batch."""
 
     samples: int | None = None
 

@@ -208,7 +208,7 @@ def test_too_little_memory_suggests_batch_and_accumulation(toy, net, monkeypatch
     cost = estimate_cost(net, *toy, SETTINGS)
     assert cost.advice[0].startswith("too little memory: 0.5 GiB are needed, 0.4 GiB can be used")
     assert cost.advice[0].endswith("set batch_size = 5 and accumulate = 4")
-    assert set(sizes[:4]) == {5}, "what does not fit is not tried"
+    assert max(sizes) == 5, "no batch that does not fit is tried"
     monkeypatch.setattr(
         "pekit.training.cost._Trial.memory", lambda self, sample: (400 * 2**20, 50 * 2**20)
     )
