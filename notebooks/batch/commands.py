@@ -98,6 +98,4 @@ def export(model: str, out: str, formats: str, store: str) -> None:
         source = f"{len(stacks)} stacks of {shown(Path(store))}"
     card = export_model(folder, target, chosen, stacks)
     for file, difference in card["max_difference"].items():
-        print(
-            f"{shown(target / file)}: differs from PyTorch by at most {difference:.2e}, on {source}"
-        )
+        print(f"{shown(target / file)}: at most {difference:.2e} off PyTorch, on {source}")

@@ -1,10 +1,14 @@
-"""The nine exam labels that study heads predict: P(PE), and the AUROC of each label."""
+"""The nine exam labels that study heads predict: P(PE) beside the vote, AUROC of each label."""
+
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from pekit.common.errors import UserError
 from pekit.evaluation.metrics import COLUMNS, ranking_metrics
+from pekit.evaluation.predictions import probs_by_study, study_truth
+from pekit.voting import best_vote, study_scores, study_verdicts
 
 # The exam labels that exclude PE.
 NO_PE = ("negative_exam_for_pe", "indeterminate")
@@ -27,6 +31,34 @@ def pe_probability(exams: pd.DataFrame) -> pd.Series:
         raise UserError(f"P(PE) needs the exam labels {', '.join(missing)}: predict them too")
     neither = (1 - exams[list(NO_PE)]).prod(axis=1)
     return pd.Series(neither.to_numpy(), pd.Index(exams["StudyInstanceUID"]), name="pe")
+
+
+def verdicts_beside_vote(
+    chosen: pd.DataFrame,
+    reported: pd.DataFrame,
+    pe: Mapping[str, tuple[pd.Series, pd.Series]],
+    criterion: str = "f1",
+) -> dict[str, tuple[pd.Series, pd.Series]]:
+    """Verdict and score of each reported study, by the vote and by each study head.
+
+    The score of a head is P(PE), with one threshold; that of the vote is the mu-th largest
+    probability. All thresholds are chosen on the same studies.
+
+    Args:
+        chosen, reported: slices of the studies to choose on and to report, with the network's
+            probability `frozen` (`pekit.inference.study_head.predict_head`).
+        pe: by head, P(PE) of the studies to choose on and of those to report.
+        criterion: as `pekit.voting.best_vote` takes it.
+    """
+    truth, index = study_truth(chosen), study_truth(reported).index
+    vote = best_vote(probs_by_study(chosen, "frozen"), truth, criterion)
+    probs = probs_by_study(reported, "frozen")
+    found = {"vote": (study_verdicts(probs, vote)[index], study_scores(probs, vote.mu)[index])}
+    for head, (to_choose, score) in pe.items():
+        alone = {study: [p] for study, p in to_choose.items()}
+        threshold = best_vote(alone, truth, criterion).delta
+        found[head] = (score[index] > threshold, score[index])
+    return found
 
 
 def exam_metrics(

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from nbformat.sign import NotebookNotary
 
-import run
+from batch import commands
 from batch.experiment import read_experiment
 from batch.fingerprint import notebook_files
 from batch.notebook import run_notebook
@@ -299,7 +299,7 @@ def test_run_notebook_saves_parameters_and_no_absolute_path(notebook, tmp_path, 
 
 def test_notebook_that_does_not_write_what_it_must_has_failed(notebook, tmp_path):
     out = tmp_path / "done.ipynb"
-    with pytest.raises(UserError, match="without writing"):
+    with pytest.raises(UserError, match="did not write"):
         run_notebook(notebook, out, {}, cwd=tmp_path, makes=tmp_path / "metrics.json")
     assert not out.exists()
     assert (tmp_path / "done.failed.ipynb").exists()
@@ -407,11 +407,11 @@ def test_two_predictions_of_one_study_do_not_disturb_each_other(tmp_path, monkey
 
     def while_it_runs(*_, **__):
         with pytest.raises(UserError, match="is being predicted by another call"):
-            run.predict_study(*asked)
+            commands.predict_study(*asked)
         seen.append((tmp_path / "out" / "dicom").resolve())
 
-    monkeypatch.setattr(run, "run_notebook", while_it_runs)
-    run.predict_study(*asked)
-    run.predict_study(*asked)
+    monkeypatch.setattr(commands, "run_notebook", while_it_runs)
+    commands.predict_study(*asked)
+    commands.predict_study(*asked)
     assert seen == [tmp_path / "study"] * 2, "the first still finds its study"
     assert not (tmp_path / "out" / "dicom").exists()
