@@ -1,12 +1,14 @@
 """The paper's augmentation of a stack (section IV), in one pass over the stored slices.
 
 Contrast; shift, scale and rotation; two cut-outs: order, ranges and meaning are those of
-Albumentations' RandomBrightnessContrast, Affine and CoarseDropout, and tests compare with it.
+Albumentations' RandomBrightnessContrast, Affine and (of the paper's time) Cutout; tests compare
+with it.
 Resizing and the affine transform are one OpenCV warp of the stored HU, so that an image is
 interpolated once. All slices of a stack get the same parameters.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -16,8 +18,17 @@ from pekit.common.settings import Settings
 from pekit.dataset.schema import OUTSIDE_HU
 
 
+BORDERS = {"air": cv2.BORDER_CONSTANT, "reflect": cv2.BORDER_REFLECT_101}
+
+
 class AugmentSettings(Settings):
-    """Ranges of the augmentation, in the paper's order (section IV)."""
+    """Ranges of the augmentation, in the paper's order (section IV).
+
+    Attributes:
+        cutout_size: side of a cut-out, as a fraction of the image's side.
+        border: what lies beyond the image where it is moved: `air`, or its reflection, which is
+            Albumentations' default and so what the paper's call implies.
+    """
 
     contrast: float = Field(0.2, ge=0, lt=1)
     shift: float = Field(0.2, ge=0, lt=1)
@@ -25,6 +36,7 @@ class AugmentSettings(Settings):
     rotate_deg: float = Field(45.0, ge=0, le=180)
     cutout_holes: int = Field(2, ge=0)
     cutout_size: float = Field(0.4, ge=0, lt=1)
+    border: Literal["air", "reflect"] = "air"
 
 
 @dataclass(frozen=True)
@@ -35,11 +47,13 @@ class Draw:
         contrast: factor on the windowed values; `Windows` applies it on the device.
         matrix: `(2, 3)` affine transform of points (x, y) in the resized image, pixels.
         holes: `(N, 4)` int, y0, y1, x0, x1 of the cut-outs in the resized image, pixels.
+        border: as in `AugmentSettings`.
     """
 
     contrast: float
     matrix: np.ndarray
     holes: np.ndarray
+    border: str = "air"
 
 
 def draw_augmentation(settings: AugmentSettings, image_size: int, seed: int) -> Draw:
@@ -52,18 +66,19 @@ def draw_augmentation(settings: AugmentSettings, image_size: int, seed: int) -> 
     centre = (image_size - 1) / 2
     matrix = cv2.getRotationMatrix2D((centre, centre), angle, scale)
     matrix[:, 2] += shift
-    # The Cutout of the paper's time clipped holes at the border; here their size varies instead.
+    # A fixed size around a centre anywhere in the image, so what reaches past the border is lost.
     count = settings.cutout_holes if settings.cutout_size else 0
-    side = (image_size * settings.cutout_size * rng.uniform(0.5, 1, (count, 2))).astype(int)
-    start = np.floor(rng.random((count, 2)) * (image_size - side + 1)).astype(int)
-    holes = np.stack([start, start + side], axis=2).reshape(count, 4)
-    return Draw(contrast, matrix, holes)
+    half = int(image_size * settings.cutout_size) // 2
+    centre = rng.integers(0, image_size, (count, 2), endpoint=True)
+    holes = np.stack([centre - half, centre + half], axis=2).clip(0, image_size)
+    return Draw(contrast, matrix, holes.reshape(count, 4), settings.border)
 
 
 def augment_stack(stack_hu: np.ndarray, image_size: int, draw: Draw) -> np.ndarray:
     """Resize a stack `(D, Y, X)` int16 HU and augment it: `(D, image_size, image_size)` int16 HU.
 
-    Pixels from outside the image and cut-outs become `OUTSIDE_HU`, which is 0 in all windows.
+    Cut-outs, and with `border` = air what lies beyond the image, become `OUTSIDE_HU`, which is 0 in
+    all windows.
     """
     resize = _resizing(stack_hu.shape[1:], image_size)
     matrix = draw.matrix @ resize
@@ -76,7 +91,7 @@ def augment_stack(stack_hu: np.ndarray, image_size: int, draw: Draw) -> np.ndarr
             matrix,
             size,
             flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT,
+            borderMode=BORDERS[draw.border],
             borderValue=OUTSIDE_HU,
         )
         np.rint(warped, out=target, casting="unsafe")

@@ -33,8 +33,11 @@ def parts(draw, size=SIZE):
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_equals_windowing_then_albumentations_on_nine_channels(seed):
-    draw = draw_augmentation(AugmentSettings(), SIZE, seed)
+@pytest.mark.parametrize(
+    ("border", "mode"), [("air", cv2.BORDER_CONSTANT), ("reflect", cv2.BORDER_REFLECT_101)]
+)
+def test_equals_windowing_then_albumentations_on_nine_channels(seed, border, mode):
+    draw = draw_augmentation(AugmentSettings(border=border), SIZE, seed)
     scale, angle, shift = parts(draw)
     shift = np.round(shift).astype(int)  # Albumentations shifts by whole pixels
     matrix = draw.matrix.copy()
@@ -52,6 +55,7 @@ def test_equals_windowing_then_albumentations_on_nine_channels(seed):
                 translate_px={"x": (x, x), "y": (y, y)},
                 scale=(scale, scale),
                 rotate=(angle, angle),
+                border_mode=mode,
                 p=1,
             ),
         ]
@@ -83,13 +87,22 @@ def test_draws_fill_the_papers_ranges():
         assert high - margin < values.max() - 1e-9 <= high
         assert abs(values.mean() - (low + high) / 2) < 3 * margin
         assert values.std() == pytest.approx((high - low) / np.sqrt(12), rel=0.1)
-    holes = np.stack([d.holes for d in draws])
-    assert holes.shape == (1000, 2, 4)
-    sides = np.stack([holes[..., 1] - holes[..., 0], holes[..., 3] - holes[..., 2]])
-    assert sides.min() == int(0.2 * SIZE)
-    assert sides.max() == int(0.4 * SIZE)
+
+
+def test_cutouts_are_albumentations_cutout():
+    """Two squares of 0.4 of the side around centres anywhere, clipped at the border (section IV)."""
+    draws = [draw_augmentation(AugmentSettings(), 576, seed).holes for seed in range(1000)]
+    holes = np.stack(draws).reshape(-1, 2, 2)  # hole, axis, start and stop
+    assert holes.shape[0] == 2000
     assert holes.min() == 0
-    assert holes.max() == SIZE, "a hole may touch the border and never leaves the image"
+    assert holes.max() == 576
+    sides = holes[..., 1] - holes[..., 0]
+    whole = 2 * (int(0.4 * 576) // 2)
+    inside = (holes[..., 0] > 0) & (holes[..., 1] < 576)
+    assert (sides[inside] == whole).all(), "one fixed size: smaller only where the border cuts it"
+    assert inside.mean() == pytest.approx(0.6, abs=0.03), "a centre 0.2 from a border is as likely"
+    # A uniform centre loses a quarter of half the side at each border, in the mean: 0.4 - 0.04.
+    assert sides.mean() / 576 == pytest.approx(0.36, abs=0.005)
 
 
 def test_a_draw_depends_only_on_its_seed():
@@ -129,6 +142,7 @@ def test_cutouts_and_what_lies_outside_window_to_zero():
     result = augment_stack(stack, SIZE, draw)
     for y0, y1, x0, x1 in draw.holes:
         assert (result[:, y0:y1, x0:x1] == OUTSIDE_HU).all()
+    assert (augment_stack(stack, SIZE, replace(draw, border="reflect", holes=[])) == 60).all()
     empty = torch.from_numpy((result == OUTSIDE_HU)[0])
     assert 0.05 < empty.float().mean() < 0.8
     assert Windows()(torch.from_numpy(result)[None])[0][:, empty].abs().max() == 0
