@@ -122,6 +122,7 @@ def build_encoder(
         return make_encoder(name, init=init, image_size=image_size, depth=depth)
     net, card = load_model(init)
     encoder = net.encoders[0] if isinstance(net, HopNet) else net.encoder
+    encoder.requires_grad_(True)  # a landmark network has frozen the classifier
     if card.encoders[0] != name:
         raise UserError(f"{init} holds {card.encoders[0]}, not {name}: use the same encoder")
     if card.passes > 1:

@@ -34,6 +34,7 @@ class Encoder(nn.Module):
         widths: channels of the feature maps, fine to coarse; the last is the unpooled map before
             the classifier (1280 for EfficientNetV2-L, section IV).
         strides: input pixels per feature pixel, in the same order.
+        classifiers: beginnings of the names of the classifier's parameters.
         depth: slices per stack.
         image_size: the only size that the network accepts, pixels; None: any size.
 
@@ -66,9 +67,11 @@ class Encoder(nn.Module):
                 )
             self._load_image_weights(load_state_dict(init, weights_only=True))
         # timm's initial range of classifier weights suits 1000 classes and is too wide for two.
-        for head in _names(self.net.default_cfg["classifier"]):
+        heads = _names(self.net.default_cfg["classifier"])
+        for head in heads:
             nn.init.normal_(self.net.get_submodule(head).weight, std=0.01)
             nn.init.zeros_(self.net.get_submodule(head).bias)
+        self.classifiers = tuple(f"net.{head}." for head in heads)
         info = self.net.feature_info
         self.widths = (*(f["num_chs"] for f in info[:-1]), self.net.num_features)
         self.strides = tuple(f["reduction"] for f in info)

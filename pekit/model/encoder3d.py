@@ -35,6 +35,7 @@ class Encoder3D(nn.Module):
         depth: slices per stack, odd; None: the default in DEPTHS.
 
     Attributes:
+        classifiers: beginnings of the names of the classifier's parameters.
         depth: slices per stack.
         widths, strides: channels and in-plane stride of the one feature map.
         image_size: None, as any size is accepted.
@@ -69,6 +70,7 @@ class Encoder3D(nn.Module):
         head = self.net.get_submodule(self._head)
         nn.init.normal_(head.weight, std=0.01)
         nn.init.zeros_(head.bias)
+        self.classifiers = (f"net.{self._head}.",)
 
     def _kinetics_weights(self) -> dict[str, Tensor]:
         from torchvision.models import get_model_weights, list_models

@@ -115,7 +115,7 @@ def estimate_cost(
             memory on the GPU for 6 samples.
     """
     asked = (net, store, split, settings, Path(folder).absolute(), limit_hours)
-    if settings.cluster.devices * settings.cluster.nodes == 1:
+    if settings.cluster.devices == 1:
         return _estimate(*asked)
     # As bytes: tensors that torch hands to a process would be shared with the forked ones.
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
@@ -138,7 +138,7 @@ def _estimate(
         raise UserError("device = gpu, but torch finds no GPU: set device to auto or cpu")
     device = "cuda" if s.device != "cpu" and torch.cuda.is_available() else "cpu"
     task: Task = "landmarks" if isinstance(net, LandmarkNet) else "pe"
-    world = s.cluster.devices * s.cluster.nodes
+    world = s.cluster.devices
     train, validation = data_loaders(store, split, task, s, world=world)
     with torch.random.fork_rng(devices=[0] if device == "cuda" else []):
         trial = _Trial(net, task, s, device)

@@ -41,8 +41,7 @@ def fit(
 
     A training that was cut off resumes at its last checkpoint (`save_every_s`), if network, data,
     settings and code are the same. With several processes (`cluster`) a step takes a batch from
-    each, batch norm sees each batch by itself, rows are logged at the end, and all nodes need
-    `folder` and the store on a shared disk.
+    each, batch norm sees each batch by itself, and rows are logged at the end.
 
     Args:
         net: trained in place; afterwards in evaluation mode on the CPU.
@@ -106,7 +105,6 @@ def _fabric(settings: TrainSettings) -> Fabric:
     return Fabric(
         accelerator={"auto": "auto", "cpu": "cpu", "gpu": "cuda"}[settings.device],
         devices=cluster.devices,
-        num_nodes=cluster.nodes,
         strategy=cluster.strategy,
         precision=settings.precision,
     )

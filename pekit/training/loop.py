@@ -130,7 +130,7 @@ class Training:
     def _update(self, step: int) -> None:
         rate = learning_rate(step, self.settings.epochs * self.updates, self.settings)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["lr_scale"]
         self.optimizer.step()
         self.optimizer.zero_grad()
 

@@ -30,27 +30,51 @@ def batch_loss(net: nn.Module, batch: dict[str, Tensor], task: str) -> Tensor:
 def build_optimizer(net: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     """timm's optimiser of that name for the trainable parameters, with momentum 0.9.
 
-    timm's LARS scales a layer's step by `lars.trust` |weights| / |gradient| if weight decay is not
-    0 or `lars.always_adapt` is set; else it is SGD. The paper states neither.
+    `sgd` has Nesterov momentum. `lars` scales a layer's step by `lars_trust` |weights| / |gradient|;
+    biases and norms are left out, as published (You et al. 2017). The paper states neither.
+
+    A group of parameters has `lr_scale`, the factor on the learning rate of its step: that of the
+    encoders is `settings.encoder_lr`, that of all others 1.
     """
     from timm.optim import create_optimizer_v2
 
     options = {
         "adamw": {"fused": True},
-        "lars": {
-            "trust_coeff": settings.lars.trust,
-            "always_adapt": settings.lars.always_adapt,
-        },
+        "lars": {"trust_coeff": settings.lars_trust},
         "sgd": {},
     }
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    slow = _encoder_parameters(net) if settings.encoder_lr != 1 else set()
+    for parameter in net.parameters():
+        if parameter.requires_grad:
+            adapts = settings.optimizer == "lars" and parameter.ndim > 1
+            groups.setdefault((parameter in slow, adapts), []).append(parameter)
     return create_optimizer_v2(
-        [p for p in net.parameters() if p.requires_grad],
+        [
+            {
+                "params": members,
+                "lr_scale": settings.encoder_lr if is_slow else 1.0,
+                **({"always_adapt": True} if adapts else {}),
+            }
+            for (is_slow, adapts), members in groups.items()
+        ],
         opt=settings.optimizer,
         lr=settings.lr,
         weight_decay=settings.weight_decay,
         momentum=0.9,
         **options[settings.optimizer],
     )
+
+
+def _encoder_parameters(net: nn.Module) -> set[nn.Parameter]:
+    """Parameters of the encoders without their classifiers, which are new."""
+    encoders = net.encoders if hasattr(net, "encoders") else [net.encoder]
+    return {
+        parameter
+        for encoder in encoders
+        for name, parameter in encoder.named_parameters()
+        if not name.startswith(encoder.classifiers)
+    }
 
 
 def learning_rate(step: int, steps: int, settings: TrainSettings) -> float:

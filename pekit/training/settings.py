@@ -12,23 +12,23 @@ from pekit.common.settings import Settings
 from pekit.dataset.augment import AugmentSettings
 
 
-class LarsSettings(Settings):
-    """Options of the optimiser LARS, see `pekit.training.recipe.build_optimizer`."""
-
-    trust: float = Field(0.001, gt=0)
-    always_adapt: bool = False
-
-
 class ClusterSettings(Settings):
-    """Processes that train together, each on its own batches: `devices` on each of `nodes`.
+    """Processes that train together, each on its own batches: `devices` on this machine.
 
     `strategy`: auto is ddp_notebook in a notebook (it forks, so the kernel must not have used a GPU
     or trained before) and ddp in a script, which then runs once per device.
     """
 
     devices: int = Field(1, ge=1)
-    nodes: int = Field(1, ge=1)
+    nodes: int = 1
     strategy: Literal["auto", "ddp", "ddp_notebook"] = "auto"
+
+    @field_validator("nodes")
+    @classmethod
+    def _one(cls, nodes: int) -> int:
+        if nodes != 1:
+            raise ValueError("a notebook trains on one machine: set nodes = 1 and raise devices")
+        return nodes
 
 
 class TrainSettings(Settings):
@@ -40,6 +40,8 @@ class TrainSettings(Settings):
         samples_per_epoch: None: every slice once.
         positive_fraction: fraction of positive slices among the samples; None: natural prevalence.
         stride: use every so many slices of a study.
+        lars_trust: trust coefficient of LARS, see `pekit.training.recipe.build_optimizer`.
+        encoder_lr: factor on the learning rate of encoders; new layers learn at `lr`.
         validation_samples: validation uses at most so many slices.
         z_scale: slices by which a landmark's z distance is divided.
         workers: processes that load data.
@@ -58,7 +60,8 @@ class TrainSettings(Settings):
     optimizer: Literal["lars", "sgd", "adamw"] = "lars"
     lr: float = Field(0.003, gt=0)
     weight_decay: float = Field(0.0, ge=0)
-    lars: LarsSettings = LarsSettings()
+    lars_trust: float = Field(0.001, gt=0)
+    encoder_lr: float = Field(1.0, ge=0, le=1)
     warmup_steps: int = Field(1000, ge=0)
     validation_samples: int = Field(2000, ge=1)
     z_scale: float = Field(600.0, gt=0)

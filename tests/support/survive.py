@@ -22,6 +22,7 @@ from pekit.common.files import write_json
 from pekit.dataset.store import Store
 from pekit.hop import HopNet
 from pekit.model.encoder import Encoder
+from pekit.model.landmark_net import LandmarkNet
 from pekit.training.cost import estimate_cost
 from pekit.training.settings import ClusterSettings, TrainSettings
 
@@ -63,6 +64,12 @@ def network() -> HopNet:
     return net
 
 
+def without_batch_norm() -> HopNet:
+    """A small network with layer norm only."""
+    torch.manual_seed(0)
+    return HopNet([Encoder("test_convnext")])
+
+
 def before_batch(net: HopNet, action) -> None:
     """Call `action(n)` before the n-th training batch, from 1 on."""
     batches = iter(range(1, 10_000))
@@ -101,6 +108,19 @@ def train_in_two(store: Store, split: pd.DataFrame, folder: Path, kill_at: int =
     assert net.prevalence[0].training == 0.4, "the prevalence comes from the other processes"
 
 
+def landmarks_in_two(store: Store, split: pd.DataFrame, folder: Path) -> None:
+    """Landmark pretraining in two processes."""
+    torch.manual_seed(0)
+    net = LandmarkNet(Encoder("test_efficientnet"))
+    history = fit(net, store, split, IN_TWO, folder, lambda row, epoch: None)
+    history.to_csv(folder / "history.csv")
+
+
+def alike_in_two(store: Store, split: pd.DataFrame, folder: Path) -> None:
+    """A network without batch norm, so that a batch may be computed in two halves."""
+    fit(without_batch_norm(), store, split, IN_TWO, folder, lambda row, epoch: None)
+
+
 def kill_two(store: Store, split: pd.DataFrame, folder: Path) -> str:
     """Kill both processes before the fifth of six batches; returns the signal."""
     try:
@@ -128,6 +148,8 @@ def main(root: Path) -> None:
     # As in the notebooks: the cost is estimated by a few steps, then processes are forked.
     cost = estimate_cost(network(), *toy, IN_TWO)
     train_in_two(*toy, root / "two")
+    landmarks_in_two(*toy, root / "landmarks")
+    alike_in_two(*toy, root / "alike")
     two_killed = kill_two(*toy, root / "two_killed")
     for file in (root / "two_killed").glob("seen-*.txt"):
         file.unlink()

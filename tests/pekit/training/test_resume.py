@@ -9,14 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from survive import SETTINGS, before_batch, network
+from survive import IN_TWO, SETTINGS, before_batch, network, without_batch_norm
 from toy import toy_store
 
-from pekit.checkpoint import load_hops
+from pekit.checkpoint import load_hops, load_model
 from pekit.common.files import read_json
 from pekit.dataset.sampler import EpochSampler
 from pekit.dataset.stacks import StackDataset, training_samples
+from pekit.model.encoder import Encoder
+from pekit.model.landmark_net import LandmarkNet
 from pekit.training.fit import fit
+from pekit.training.settings import ClusterSettings
 
 BATCHES = 18
 
@@ -145,6 +148,27 @@ def test_two_processes_share_an_epoch(toy, processes):
     # 12 samples each, in 6 batches of 2: 3 steps of 2 batches.
     assert read_json(processes / "done.json")["cost"] == [24, 3]
     assert load_hops(folder / "model")[1].prevalence[0].training == 0.4
+
+
+def test_landmarks_are_learnt_in_two_processes(processes):
+    net, card = load_model(processes / "landmarks")
+    assert card.kind == "landmarks"
+    torch.manual_seed(0)
+    assert not same(net, LandmarkNet(Encoder("test_efficientnet")))
+    assert pd.read_csv(processes / "landmarks" / "history.csv")["validation_loss"].notna().all()
+
+
+def test_two_processes_end_as_one(toy, processes, tmp_path):
+    """A batch of 2 in each of two processes is a batch of 4 in one."""
+    one = without_batch_norm()
+    settings = IN_TWO.model_copy(update={"cluster": ClusterSettings(), "batch_size": 4})
+    fit(one, *toy, settings, tmp_path, lambda row, epoch: None)
+    two, _ = load_hops(processes / "alike")
+    start = without_batch_norm().state_dict()
+    moved = {name: value - start[name] for name, value in one.state_dict().items()}
+    assert max(float(change.abs().max()) for change in moved.values()) > 1e-3
+    for name, value in two.state_dict().items():
+        torch.testing.assert_close(value - start[name], moved[name], rtol=0.02, atol=2e-5)
 
 
 def test_two_processes_killed_in_mid_epoch(processes):

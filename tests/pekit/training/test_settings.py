@@ -2,7 +2,7 @@ import pytest
 
 from pekit.common.errors import UserError
 from pekit.dataset.augment import AugmentSettings
-from pekit.training.settings import ClusterSettings, LarsSettings, TrainSettings
+from pekit.training.settings import ClusterSettings, TrainSettings
 
 
 def test_defaults_are_the_papers():
@@ -25,12 +25,15 @@ def test_unknown_name_offers_near_ones():
 
 
 def test_groups_of_settings_offer_near_names_too():
-    with pytest.raises(UserError, match=r"no setting 'node'; did you mean nodes"):
-        ClusterSettings(node=2)
-    with pytest.raises(UserError, match=r"no setting 'adapt'; did you mean always_adapt"):
-        LarsSettings(adapt=True)
+    with pytest.raises(UserError, match=r"no setting 'device'; did you mean devices"):
+        ClusterSettings(device=2)
     with pytest.raises(UserError, match="devices = 0"):
         ClusterSettings(devices=0)
+
+
+def test_several_machines_are_refused_before_anything_runs():
+    with pytest.raises(UserError, match=r"nodes = 2: .* one machine: set nodes = 1"):
+        TrainSettings(cluster={"devices": 8, "nodes": 2})
 
 
 @pytest.mark.parametrize(
