@@ -9,6 +9,7 @@ Paper: section III "Hopped Training", equations 6 and 7; section IV "Hop Trainin
 
 import copy
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -215,7 +216,10 @@ class HopNet(nn.Module):
         return grown
 
 
-def to_best_device(net: HopNet) -> HopNet:
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def to_best_device(net: Net) -> Net:
     """`net` on the GPU where torch sees one, in the memory layout that convolutions like."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return net.to(device, memory_format=net.memory_format)

@@ -20,7 +20,8 @@
 
 A stage with `$seed` among its parameters runs once for each value of that axis: hop1_seed0,
 hop1_seed1, ... It also runs over the axes of the stages that it needs, and reads those of the same
-values (prepare_difficulty1 reads cohort_difficulty1). A stage that `gathers` others runs once and
+values (prepare_difficulty1 reads cohort_difficulty1). `$seed+100` adds to a whole number: other
+random draws for a training that goes on from another one. A stage that `gathers` others runs once and
 gets all of them, as a list of {"stage": "hop1", "folder": ..., "difficulty": 1.0, "seed": 0}.
 """
 
@@ -92,9 +93,12 @@ def _axes_of(
     found = set()
     for value in entry["params"].values():
         if isinstance(value, str) and value.startswith("$"):
-            if value[1:] not in axes:
-                raise UserError(f"{where}: no axis {value!r}; {nearest(value[1:], axes)}")
-            found.add(value[1:])
+            axis, plus = _axis_and_offset(value)
+            if axis not in axes:
+                raise UserError(f"{where}: no axis {value!r}; {nearest(axis, axes)}")
+            if plus and not all(isinstance(v, int) for v in axes[axis]):
+                raise UserError(f"{where}: {value} needs an axis of whole numbers: {axes[axis]}")
+            found.add(axis)
     needed = [*entry["needs"].values(), *(entry.get("after") or [])]
     for other in {str(value).split("/")[0] for value in needed} & set(stages) - {*seen, name}:
         found |= set(_axes_of(other, stages, axes, path, (*seen, name)))
@@ -103,9 +107,20 @@ def _axes_of(
 
 def _filled(params: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        key: values[value[1:]] if isinstance(value, str) and value.startswith("$") else value
+        key: _value(value, values) if isinstance(value, str) and value.startswith("$") else value
         for key, value in params.items()
     }
+
+
+def _value(text: str, values: Mapping[str, Any]) -> Any:
+    axis, plus = _axis_and_offset(text)
+    return values[axis] + plus if plus else values[axis]
+
+
+def _axis_and_offset(text: str) -> tuple[str, int]:
+    """The axis and the offset of `$seed` or `$seed+100`."""
+    found = re.fullmatch(r"\$([a-z0-9]+)(?:\+(\d+))?", text)
+    return (found[1], int(found[2] or 0)) if found else (text[1:], 0)
 
 
 def _named(name: str, values: Mapping[str, Any]) -> str:

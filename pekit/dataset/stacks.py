@@ -59,6 +59,12 @@ def training_samples(store: Store, studies: list[str], stride: int = 1) -> pd.Da
     return samples.sort_values(["StudyInstanceUID", "z"]).reset_index(drop=True)
 
 
+def spread_samples(samples: pd.DataFrame, n: int) -> pd.DataFrame:
+    """At most `n` of the samples, evenly spread over studies and slices."""
+    keep = np.linspace(0, len(samples) - 1, min(n, len(samples))).round().astype(int)
+    return samples.iloc[keep].reset_index(drop=True)
+
+
 def read_stack(store: Store, study: str, row: int, depth: int = SLICES) -> np.ndarray:
     """`depth` slices around the slice `row` of a cropped volume, `(depth, Y, X)` int16 HU.
 

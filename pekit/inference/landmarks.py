@@ -1,5 +1,6 @@
 """Landmarks predicted from slices, and their errors in mm."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from pekit.dataset.schema import LANDMARKS
 from pekit.dataset.stacks import StackDataset
 from pekit.dataset.store import Store
+from pekit.hop import to_best_device
 from pekit.model.landmark_net import LandmarkNet
 
 AXES = ("x", "y", "z")
@@ -45,25 +47,39 @@ class Located:
 
 @torch.inference_mode()
 def locate(
-    net: LandmarkNet, store: Store, samples: pd.DataFrame, image_size: int, z_scale: float
+    net: LandmarkNet,
+    store: Store,
+    samples: pd.DataFrame,
+    image_size: int,
+    z_scale: float,
+    batch_size: int = 32,
+    workers: int = 2,
 ) -> Located:
-    """Predict the landmarks from slices.
+    """Predict the landmarks from slices, on the GPU where torch sees one.
 
     Args:
         samples: slices, as `training_samples` returns them.
         image_size, z_scale: as in the training of the network.
+        batch_size: slices per batch.
+        workers: threads that read slices, one batch ahead of the network.
     """
-    net.eval()
+    net = to_best_device(net).eval()
     device = next(net.parameters()).device
     dataset = StackDataset(
         store, samples, image_size, landmarks=True, z_scale=z_scale, depth=net.depth
     )
     predicted, target = [], []
-    for start in range(0, len(dataset), 64):
-        batch = [dataset[i] for i in range(start, min(start + 64, len(dataset)))]
-        stacks = torch.from_numpy(np.stack([s["stack_hu"] for s in batch])).to(device)
-        predicted.append(net(stacks.to(memory_format=net.memory_format)).float().cpu().numpy())
-        target.append(np.stack([s["landmarks"] for s in batch]))
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        coming = iter(())
+        for start in range(0, len(dataset) + batch_size, batch_size):
+            batch, ahead = coming, range(start, min(start + batch_size, len(dataset)))
+            coming = pool.map(dataset.__getitem__, ahead)
+            for_net = list(batch)
+            if for_net:
+                stacks = torch.from_numpy(np.stack([s["stack_hu"] for s in for_net])).to(device)
+                found = net(stacks.to(memory_format=net.memory_format))
+                predicted.append(found.float().cpu().numpy())
+                target.append(np.stack([s["landmarks"] for s in for_net]))
     return Located(
         np.concatenate(predicted), np.concatenate(target), _mm_per_unit(store, samples, z_scale)
     )

@@ -51,6 +51,16 @@ def test_stages_run_once_for_each_value_of_the_axes_that_they_and_their_needs_na
     assert done["about_difficulty1"]["needs"] == {"ALL": "."}
 
 
+def test_an_axis_of_whole_numbers_may_be_shifted():
+    done = expand({"hop2": stage(params={"SEED": "$seed+100"})}, {"seed": [0, 3]}, PATH)
+    assert {name: entry["params"]["SEED"] for name, entry in done.items()} == {
+        "hop2_seed0": 100,
+        "hop2_seed3": 103,
+    }
+    with pytest.raises(UserError, match=r"stage hop2: \$level\+1 needs an axis of whole numbers"):
+        expand({"hop2": stage(params={"X": "$level+1"})}, {"level": ["a", "b"]}, PATH)
+
+
 def test_a_gathering_stage_gets_every_repeat_with_its_values():
     runs = expand(STAGES, AXES, PATH)["tables"]["gathers"]["RUNS"]
     assert len(runs) == 5

@@ -6,7 +6,7 @@ from toy import DEPTH, SIDE, toy_store
 
 from pekit.common.files import write_table
 from pekit.dataset.schema import LANDMARKS
-from pekit.dataset.stacks import training_samples
+from pekit.dataset.stacks import spread_samples, training_samples
 from pekit.inference.landmarks import locate, mean_target
 
 Z_SCALE = 10.0
@@ -37,7 +37,8 @@ def toy(tmp_path_factory):
 def test_errors_are_in_mm(toy):
     store, samples = toy
     # Truth: x = 20 / 40, y = 10 / 40; z = (7 - z of the slice) / 10.
-    errors = locate(Fixed([0.6, 0.25, 0.0]), store, samples, 32, Z_SCALE).errors()
+    net = Fixed([0.6, 0.25, 0.0])
+    errors = locate(net, store, samples, 32, Z_SCALE, batch_size=7).errors()
     assert len(errors) == 2 * DEPTH * (len(LANDMARKS) - 1)
     assert LANDMARKS[0] not in set(errors["name"]), "absent landmarks have no error"
     np.testing.assert_allclose(errors["x"], 0.1 * SIDE * 0.75, rtol=1e-5)
@@ -55,3 +56,22 @@ def test_the_constant_to_beat_is_the_mean_target(toy):
     np.testing.assert_allclose(constant[1:], [expected] * (len(LANDMARKS) - 1), rtol=1e-6)
     located = locate(Fixed([0.0, 0.0, 0.0]), store, samples, 32, Z_SCALE)
     np.testing.assert_allclose(located.with_constant(constant).errors()["x"], 0, atol=1e-5)
+
+
+def test_slices_are_read_ahead_and_come_in_their_order(toy):
+    store, samples = toy
+    net = Fixed([0.0, 0.0, 0.0])
+    one = locate(net, store, samples, 32, Z_SCALE, batch_size=64, workers=1)
+    small = locate(net, store, samples, 32, Z_SCALE, batch_size=3, workers=4)
+    np.testing.assert_array_equal(one.target, small.target)
+    np.testing.assert_allclose(one.target[:, 1, 2], (7 - samples["z"]) / Z_SCALE, rtol=1e-5)
+
+
+def test_a_bounded_sample_is_spread_over_all(toy):
+    _, samples = toy
+    few = spread_samples(samples, 5)
+    assert len(few) == 5
+    assert few.iloc[0].equals(samples.iloc[0])
+    assert few.iloc[-1].equals(samples.iloc[-1])
+    assert few["StudyInstanceUID"].nunique() == 2
+    assert spread_samples(samples, 10_000).equals(samples)
