@@ -21,8 +21,8 @@
 A stage with `$seed` among its parameters runs once for each value of that axis: hop1_seed0,
 hop1_seed1, ... It also runs over the axes of the stages that it needs, and reads those of the same
 values (prepare_difficulty1 reads cohort_difficulty1). `$seed+100` adds to a whole number: other
-random draws for a training that goes on from another one. A stage that `gathers` others runs once and
-gets all of them, as a list of {"stage": "hop1", "folder": ..., "difficulty": 1.0, "seed": 0}.
+random draws for a training that goes on from another one. A stage that `gathers` others runs once
+and gets all of them, as a list of {"stage": "hop1", "folder": ..., "difficulty": 1.0, "seed": 0}.
 """
 
 import itertools

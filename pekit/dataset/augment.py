@@ -17,7 +17,6 @@ from pydantic import Field
 from pekit.common.settings import Settings
 from pekit.dataset.schema import OUTSIDE_HU
 
-
 BORDERS = {"air": cv2.BORDER_CONSTANT, "reflect": cv2.BORDER_REFLECT_101}
 
 

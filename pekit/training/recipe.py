@@ -30,8 +30,9 @@ def batch_loss(net: nn.Module, batch: dict[str, Tensor], task: str) -> Tensor:
 def build_optimizer(net: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     """timm's optimiser of that name for the trainable parameters, with momentum 0.9.
 
-    `sgd` has Nesterov momentum. `lars` scales a layer's step by `lars_trust` |weights| / |gradient|;
-    biases and norms are left out, as published (You et al. 2017). The paper states neither.
+    `sgd` has Nesterov momentum. `lars` scales a layer's step by `lars_trust` |weights| /
+    |gradient|; biases and norms are left out, as published (You et al. 2017). The paper states
+    none of this.
 
     A group of parameters has `lr_scale`, the factor on the learning rate of its step: that of the
     encoders is `settings.encoder_lr`, that of all others 1.

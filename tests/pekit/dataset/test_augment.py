@@ -90,7 +90,7 @@ def test_draws_fill_the_papers_ranges():
 
 
 def test_cutouts_are_albumentations_cutout():
-    """Two squares of 0.4 of the side around centres anywhere, clipped at the border (section IV)."""
+    """Two squares of 0.4 of the side around centres anywhere, clipped at the border."""
     draws = [draw_augmentation(AugmentSettings(), 576, seed).holes for seed in range(1000)]
     holes = np.stack(draws).reshape(-1, 2, 2)  # hole, axis, start and stop
     assert holes.shape[0] == 2000
