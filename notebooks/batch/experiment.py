@@ -11,11 +11,13 @@ An experiment is one YAML file <name>.yaml; the folders of its stages lie in run
         notebook: 21_train_hop1.ipynb
         needs: {STORE: prepare}     # parameter STORE receives the folder of the stage prepare
         params: {EPOCHS: 8, TRAIN: {lr: 0.002}}
+        share: 0.5                  # of the cores; two such stages run side by side
       hop1_control:
         like: hop1                  # notebook, needs and params of hop1, except for what follows
         params: {EPOCHS: 16}
 
-With `extends` and `like`, dictionaries such as TRAIN are merged key by key. Every notebook also
+`about` says in a sentence what the experiment takes; it is printed before the first stage. With
+`extends` and `like`, dictionaries such as TRAIN are merged key by key. Every notebook also
 receives RUN, the folder of its own stage. `needs: {MODEL: .}` passes the experiment's own folder,
 `needs: {DICOM: cohort/test}` a folder inside that of a stage, and `after: [evaluate]` makes a stage
 wait for another without a parameter. Folders are passed relative to notebooks/, where the kernels
@@ -49,6 +51,7 @@ class Stage:
     after: tuple[str, ...]  # stages whose results it uses
     params: dict[str, Any]  # all parameters that are passed, RUN and the folders among them
     fingerprint: str
+    share: float = 1.0  # of the machine's cores
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Experiment:
     name: str
     folder: Path
     stages: dict[str, Stage]
+    about: str = ""
 
 
 def read_experiment(path: Path) -> Experiment:
@@ -91,8 +95,8 @@ def read_experiment(path: Path) -> Experiment:
         after = tuple(_after(entry))
         upstream = {other: done[other].fingerprint for other in after}
         code = fingerprint(ROOT, notebook, params, upstream)
-        done[name] = Stage(name, notebook, after, params, code)
-    return Experiment(path.stem, folder, done)
+        done[name] = Stage(name, notebook, after, params, code, entry.get("share", 1.0))
+    return Experiment(path.stem, folder, done, content["about"])
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -123,7 +127,8 @@ def _load(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]]:
         content = yaml.load(path.read_text(), Loader=_StrictLoader)
     except yaml.YAMLError as error:
         raise UserError(f"{path.name} is not valid YAML: {error}") from None
-    _check_keys(content, ("extends", "axes", "stages"), path.name)
+    _check_keys(content, ("about", "extends", "axes", "stages"), path.name)
+    about = str(content.get("about") or "").strip()
     axes, stages = content.get("axes") or {}, content.get("stages") or {}
     _check_keys(axes, None, f"{path.name}: axes")
     _check_keys(stages, None, f"{path.name}: stages")
@@ -132,17 +137,21 @@ def _load(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]]:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", str(name)) or name == "all":
             raise UserError(f"{where}: a stage's name is of a-z, 0-9 and _, and not 'all'")
         stages[name] = entry = {} if entry is None else entry
-        _check_keys(entry, ("notebook", "like", *_MAPPINGS, "after"), where)
+        _check_keys(entry, ("notebook", "like", *_MAPPINGS, "after", "share"), where)
+        if not (isinstance(share := entry.get("share", 1.0), float | int) and 0 < share <= 1):
+            raise UserError(
+                f"{where}: share = {share!r}: a part of the cores, above 0 and at most 1"
+            )
         for key in _MAPPINGS:
             _check_keys(entry.get(key) or {}, None, f"{where}: {key}")
         if not isinstance(entry.get("after") or [], list):
             raise UserError(f"{where}: after: expected a list of stages")
     if "extends" not in content:
-        return {"axes": axes, "stages": stages}
+        return {"about": about, "axes": axes, "stages": stages}
     base = _load(path.parent / str(content["extends"]), (*seen, path))
     known = base["stages"]
     merged = {name: _overlay(known.get(name, {}), entry) for name, entry in stages.items()}
-    return {"axes": base["axes"] | axes, "stages": known | merged}
+    return {"about": about, "axes": base["axes"] | axes, "stages": known | merged}
 
 
 def _check_keys(content: Any, allowed: tuple[str, ...] | None, where: str) -> None:

@@ -31,6 +31,8 @@ def run_batch(path: Path, stages: list[str], snakemake_options: list[str], jobs:
     folder = experiment.folder
     folder.mkdir(parents=True, exist_ok=True)
     start, before = time.monotonic(), _finished(folder, experiment.stages)
+    if experiment.about and len(before) < len(experiment.stages):
+        print(f"{experiment.name}: {experiment.about}", flush=True)
     with locked(folder / ".lock", f"{experiment.name} is running already") as lock:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(NOTEBOOKS / "Snakefile")]
         command += ["--directory", str(folder)]

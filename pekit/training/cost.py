@@ -170,8 +170,8 @@ def _estimate(
         stacks_per_s=s.batch_size / batch_s,
         validation_s=validation_s,
         hours=(start_s + v_start_s + epochs_s) / 3600,
-        # A checkpoint is written beside the last one; `best` and `model` hold the weights only.
-        disk=(4 * weights + 2 * trial.state_bytes()) / GIB,
+        # A checkpoint is written beside the last one; `model` and `best` hold the weights only.
+        disk=((4 if s.keep == "best" else 3) * weights + 2 * trial.state_bytes()) / GIB,
         disk_free=shutil.disk_usage(existing).free / GIB,
     )
     cost.advice.extend(_advice(cost, s, room, limit_hours))

@@ -35,8 +35,8 @@ def fit(
     """Train `net` on the split's training part and save it as `folder/model`.
 
     A HopNet learns PE, a LandmarkNet the landmarks. The result has the weights after the last
-    epoch; the validation loss is logged and chooses nothing, and the weights of its best epoch are
-    kept in `folder/best`. With `keep = best` these are the result: then the validation part has
+    epoch; the validation loss is logged and chooses nothing. With `keep = best` the weights with
+    the lowest validation loss, kept in `folder/best`, are the result: then the validation part has
     chosen them, and it is no longer held out.
 
     A training that was cut off resumes at its last checkpoint (`save_every_s`), if network, data,
@@ -46,7 +46,7 @@ def fit(
     Args:
         net: trained in place; afterwards in evaluation mode on the CPU.
         split: StudyInstanceUID and part (train, validation).
-        folder: where `model/` and `best/` are written, and `resume-<key>.ckpt` until the end.
+        folder: where `model/` (and with `keep = best` also `best/`) is written, and `resume-<key>.ckpt` until the end.
         log: takes a row of numbers and the epoch.
 
     Returns:

@@ -188,11 +188,12 @@ class Training:
         position.history.append(row)
         position.epoch, position.batch, position.loss_sum = done, 0, 0.0
         if self.fabric.is_global_zero:
-            if better:
+            if better and s.keep == "best":
                 save_model(self.folder / "best", self.net, s.image_size)
                 of = {"run": self.checkpoint.stem, "epoch": done}
                 write_json(self.folder / "best" / "epoch.json", of)
-            self._save(position)
+            if done < s.epochs:  # the last one is followed by the model itself
+                self._save(position)
             self._say(row)
             self._log(row)
 

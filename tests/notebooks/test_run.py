@@ -53,10 +53,11 @@ if N_MAX < n:
 Path(RUN, "metrics.json").write_text(json.dumps({"starts": starts}))
 """
 THIRD = """
+import os
 from pathlib import Path
 
 Path(RUN).mkdir(parents=True, exist_ok=True)
-Path(RUN, "table.txt").write_text("the table")
+Path(RUN, "table.txt").write_text(f"the table, by {os.environ['OMP_NUM_THREADS']} threads")
 Path(RUN, "metrics.json").write_text("{}")
 """
 
@@ -83,7 +84,7 @@ class Workspace:
                 "needs": {"FIRST": "first"},
                 "params": {"SLOW": True},
             },
-            "third": {"notebook": "03_third.ipynb", "needs": {"SECOND": "second"}},
+            "third": {"notebook": "03_third.ipynb", "needs": {"SECOND": "second"}, "share": 0.5},
         }
         (self.notebooks / "experiments").mkdir(parents=True)
         for name in ("run.py", "Snakefile"):
@@ -103,7 +104,8 @@ class Workspace:
 
     def write(self) -> Path:
         path = self.notebooks / "experiments" / "toy.yaml"
-        path.write_text(yaml.safe_dump({"stages": self.stages}, sort_keys=False))
+        content = {"about": "A minute and 1 MB.", "stages": self.stages}
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
         return path
 
     def start(self) -> subprocess.Popen[str]:
@@ -151,7 +153,9 @@ def test_batch(tmp_path):
     assert status == 0, output
     assert json.loads(space.path("second/metrics.json").read_text()) == {"starts": 2}
     assert "[first]" not in output
-    assert "the table" in output
+    half = max(1, len(os.sched_getaffinity(0)) // 2)
+    assert f"the table, by {half} threads" in output
+    assert output.startswith("toy: A minute and 1 MB.")
     assert space.path("first/01_first.ipynb").exists()
     assert not list(tmp_path.rglob("*.running.ipynb"))
 
@@ -160,6 +164,7 @@ def test_batch(tmp_path):
     (space.notebooks / "01_first.ipynb").touch()
     status, output = space.batch()
     assert (status, "run now: none" in output) == (0, True), output
+    assert "A minute" not in output
 
     # A parameter changed in the middle, to a value that fails: short message, notebook kept,
     # what does not depend on it left alone.
@@ -331,6 +336,8 @@ def experiment(folder: Path, text: str, name: str = "try.yaml") -> Path:
         ("stages: {a: {after: [b]}, b: {after: [a]}}", "need each other: a, b"),
         ("stages: {hop1: {}, c: {like: hop}}", "did you mean hop1?"),
         ("stages: {a: {params: {RUN: x}}}", "no notebook None"),
+        ("stages: {a: {share: 2}}", "stage a: share = 2: a part of the cores"),
+        ("stages: {a: {share: half}}", "share = 'half': a part of the cores"),
         ("stages: [a]", "expected `name: value` pairs"),
         ("stages: {a: ", "not valid YAML"),
         ("extends: none.yaml\nstages: {}", "no experiment"),
@@ -365,6 +372,10 @@ def test_extends_like_and_folders(tmp_path, monkeypatch):
         "SIZE": 5,
     }
     assert stages["b"].after == ("a",)
+    half = experiment(tmp_path, "extends: base.yaml\nstages: {a: {share: 0.5}}", "s.yaml")
+    whole = experiment(tmp_path, "extends: base.yaml\nstages: {}", "t.yaml")
+    shares = [read_experiment(path).stages["a"].share for path in (half, whole)]
+    assert shares == [0.5, 1.0]
 
 
 def test_local_files_follow_imports_and_no_others(tmp_path):

@@ -62,10 +62,10 @@ def test_counts_are_those_of_the_training(cost, net):
     assert not any("too little" in line or "hours" in line for line in cost.advice)
 
 
-def test_disk_holds_two_checkpoints_and_two_models(cost, net):
+def test_disk_holds_two_checkpoints_and_the_model(cost, net):
     weights = sum(t.nbytes for t in net.state_dict().values())
     adam = 2 * 4 * cost.trained  # two moments of float32
-    assert cost.disk * 2**30 == pytest.approx(4 * weights + 2 * adam, rel=0.01)
+    assert cost.disk * 2**30 == pytest.approx(3 * weights + 2 * adam, rel=0.01)
 
 
 def test_hours_are_those_of_steps_validation_and_start(toy, net, monkeypatch):

@@ -186,7 +186,7 @@ def worse_in_validation(net, from_call):
     net.register_forward_hook(hook)
 
 
-def test_the_best_epoch_is_kept_beside_or_counts(toy, small, tmp_path):
+def test_the_best_epoch_counts_where_asked(toy, small, tmp_path):
     nets = {}
     for keep in ("last", "best"):
         settings = SETTINGS.model_copy(update={"keep": keep, "epochs": 2})
@@ -195,11 +195,12 @@ def test_the_best_epoch_is_kept_beside_or_counts(toy, small, tmp_path):
         history = fit(nets[keep], *toy, settings, tmp_path / keep, lambda r, e: None)
         # ln 2; then 18 for each of the 3 positives among 20 slices.
         assert history["validation_loss"].tolist() == pytest.approx([0.693147, 2.7], rel=1e-3)
-    best, _ = load_hops(tmp_path / "last" / "best")
+    assert not (tmp_path / "last" / "best").exists(), "not twice on the disk"
+    best, _ = load_hops(tmp_path / "best" / "best")
     assert not same(best, nets["last"])
     assert same(best, nets["best"])
     assert same(load_hops(tmp_path / "best" / "model")[0], nets["best"])
-    assert read_json(tmp_path / "last" / "best" / "epoch.json")["epoch"] == 1
+    assert read_json(tmp_path / "best" / "best" / "epoch.json")["epoch"] == 1
 
 
 def test_the_best_epoch_of_another_training_does_not_count(toy, small, tmp_path):

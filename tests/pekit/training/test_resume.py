@@ -32,7 +32,7 @@ def processes(tmp_path_factory):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parents[2])}
     with (folder / "log.txt").open("w") as log:
         done = subprocess.run(
-            [sys.executable, script, folder], env=environment, stdout=log, stderr=log, timeout=240
+            [sys.executable, script, folder], env=environment, stdout=log, stderr=log, timeout=600
         )
     assert done.returncode == 0, (folder / "log.txt").read_text()
     return folder
