@@ -46,7 +46,8 @@ def fit(
     Args:
         net: trained in place; afterwards in evaluation mode on the CPU.
         split: StudyInstanceUID and part (train, validation).
-        folder: where `model/` (and with `keep = best` also `best/`) is written, and `resume-<key>.ckpt` until the end.
+        folder: where `model/` is written (with `keep = best` also `best/`), and
+            `resume-<key>.ckpt` until the end.
         log: takes a row of numbers and the epoch.
 
     Returns:
