@@ -46,7 +46,7 @@ def finite_losses(
         slices = ", ".join(f"{public_uid(study)} z {z}" for study, z in found)
         process = f" of process {rank + 1} of {world}" if world > 1 else ""
         raise UserError(
-            f"the loss is {value} in epoch {epoch}, batch {first + place + 1}{process}; it changed no "
-            f"weight. Lower lr, raise warmup_steps, or check the batch's slices: {slices}"
+            f"the loss is {value} in epoch {epoch}, batch {first + place + 1}{process}; it "
+            f"changed no weight. Lower lr, raise warmup_steps, or check the batch's slices: {slices}"
         )
     return values[fabric.global_rank]

@@ -125,9 +125,9 @@ def check_shared_memory(settings: TrainSettings, tables: int = 0) -> None:
     smaller = f" or batch_size = {batch} with accumulate = {accumulate}" if batch else ""
     shared = f" and {processes} processes" if processes > 1 else ""
     raise UserError(
-        f"{SHARED_MEMORY} has {free / GIB:.2f} GiB free; the batches of {s.workers} workers{shared} "
-        f"take {needed / GIB:.2f} GiB: set workers = {workers}{smaller}, or start the container "
-        f"with docker run --shm-size={math.ceil(1.5 * needed / GIB)}g"
+        f"{SHARED_MEMORY} has {free / GIB:.2f} GiB free; the batches of {s.workers} "
+        f"workers{shared} take {needed / GIB:.2f} GiB: set workers = {workers}{smaller}, or start "
+        f"the container with docker run --shm-size={math.ceil(1.5 * needed / GIB)}g"
     )
 
 
