@@ -47,6 +47,7 @@ def finite_losses(
         process = f" of process {rank + 1} of {world}" if world > 1 else ""
         raise UserError(
             f"the loss is {value} in epoch {epoch}, batch {first + place + 1}{process}; it "
-            f"changed no weight. Lower lr, raise warmup_steps, or check the batch's slices: {slices}"
+            "changed no weight. Lower lr, raise warmup_steps, or check the batch's slices: "
+            f"{slices}"
         )
     return values[fabric.global_rank]
