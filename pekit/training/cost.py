@@ -211,13 +211,9 @@ class Trial:
         self.net.eval()
         self.loss(batch).item()
 
-    def flops(self, sample: dict, backward: bool = False) -> float:
-        """FLOPs of one sample, forward and if wanted backward."""
+    def flops(self, sample: dict) -> float:
         with FlopCounterMode(display=False) as counter:
-            loss = self.loss(default_collate([sample] * 2))
-            if backward:
-                loss.backward()
-        self.optimizer.zero_grad()
+            self.loss(default_collate([sample] * 2))
         return counter.get_total_flops() / 2
 
     def memory(self, sample: dict) -> tuple[float, float]:

@@ -39,11 +39,11 @@ def labelled_split(store: Store) -> pd.DataFrame:
     slices, kept = store.slices, store.studies.query("status != 'excluded'")["StudyInstanceUID"]
     if SLICE_LABEL not in slices:
         raise UserError(f"{store.root} has no slice labels: give --store one with labelled studies")
-    label = slices.groupby("StudyInstanceUID")[SLICE_LABEL].agg(["min", "max"])
-    label = label.loc[label.index.intersection(kept)].query("min >= 0")
-    if (label["max"] == 1).sum() < 2:
+    label = slices.groupby("StudyInstanceUID")[SLICE_LABEL].agg(lowest="min", highest="max")
+    label = label.loc[label.index.intersection(kept)].query("lowest >= 0")
+    if (label["highest"] == 1).sum() < 2:
         raise UserError(f"{store.root} has fewer than two studies with a positive slice")
-    order = label.sort_values("max", ascending=False, kind="stable").index
+    order = label.sort_values("highest", ascending=False, kind="stable").index
     part = np.where(np.arange(len(order)) % 4 == 1, "validation", "train")
     return pd.DataFrame({"StudyInstanceUID": order, "part": part})
 

@@ -107,8 +107,9 @@ class _Network:
         trial = Trial(self.net, "pe", self._settings(), device)
         self.batch_size = s.batch_size or _fitting(*trial.memory(sample), trial.memory_free)
         self.batch = default_collate([sample] * self.batch_size)
-        backward = trial.flops(sample, backward=True)
-        self.gflop = {"train": backward / 1e9, "predict": trial.flops(sample) / 1e9}
+        forward = trial.flops(sample)
+        step = rates.training_flops(trial.net, forward, s.image_size)
+        self.gflop = {"train": step / 1e9, "predict": forward / 1e9}
         self.core = {
             "train": rates.one_loader(self._loader(workers=min(s.workers, 1)), s.seconds),
             "predict": rates.one_reader(store, self.studies, s.image_size, s.seconds),

@@ -21,6 +21,7 @@ import pandas as pd
 import psutil
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
 
 from pekit.dataset.stacks import resize_slices
 from pekit.dataset.store import Store
@@ -49,6 +50,20 @@ def build_network(encoder: str, image_size: int, hops: int) -> HopNet:
     for _ in range(hops - 1):
         net = net.add_hop()
     return net
+
+
+def training_flops(net: HopNet, forward: float, image_size: int) -> float:
+    """FLOPs of a training step per stack, from those of its forward pass.
+
+    The backward pass counts as two forward passes of the hops that are trained, as is usual.
+    (PyTorch's counter takes a depthwise convolution for a full one in the backward pass.)
+    """
+    if not net.frozen:
+        return 3 * forward
+    images = torch.zeros(1, net.encoders[0].in_chans, image_size, image_size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net.hop_logits(images.to(next(net.parameters()).device), hops=net.frozen)
+    return forward + 2 * (forward - counter.get_total_flops())
 
 
 def matrix_rate(device: str, precision: str, seconds: float) -> float:
