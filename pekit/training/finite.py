@@ -35,14 +35,14 @@ def finite_losses(
     Raises:
         UserError: a loss is not finite; the message names the slices of its batch.
     """
-    world, count = fabric.world_size, len(losses)
-    values = fabric.all_gather(torch.stack(losses)).reshape(world, count).tolist()
-    for rank, place in itertools.product(range(world), range(count)):
+    world = fabric.world_size
+    values = _of_all(fabric, torch.stack(losses)).tolist()
+    for rank, place in itertools.product(range(world), range(len(losses))):
         value = values[rank][place]
         if math.isfinite(value):
             continue
-        indices = fabric.all_gather(torch.stack(drawn).to(fabric.device)).reshape(world, count, -1)
-        found = map(dataset.slice_of, indices[rank, place].tolist())
+        indices = _of_all(fabric, torch.stack(drawn).to(fabric.device))[rank, place]
+        found = map(dataset.slice_of, indices.tolist())
         slices = ", ".join(f"{public_uid(study)} z {z}" for study, z in found)
         process = f" of process {rank + 1} of {world}" if world > 1 else ""
         raise UserError(
@@ -51,3 +51,10 @@ def finite_losses(
             f"{slices}"
         )
     return values[fabric.global_rank]
+
+
+def _of_all(fabric: Fabric, own: Tensor) -> Tensor:
+    """The tensors of all processes, stacked. A sum, because NaN and 0 make NaN."""
+    everyone = own.new_zeros(fabric.world_size, *own.shape)
+    everyone[fabric.global_rank] = own
+    return fabric.all_reduce(everyone, reduce_op="sum")

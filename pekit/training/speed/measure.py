@@ -1,5 +1,6 @@
 """All rates of the table of speeds, one row after the other."""
 
+import gc
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ import torch
 from pydantic import Field
 from torch.utils.data import default_collate
 
+from pekit.common.errors import UserError
 from pekit.common.progress import say
 from pekit.common.settings import Settings
 from pekit.dataset.store import Store
@@ -144,6 +146,7 @@ class _Network:
     def _pair(
         self, task: str, mode: str, measures: tuple[Callable[[], rates.Rate], ...]
     ) -> Iterator[dict]:
+        _free_memory()
         for source, measure in zip(("synthetic", "loader"), measures, strict=True):
             try:
                 yield self._row(task, mode, source, measure())
@@ -189,8 +192,13 @@ class _Network:
             validation_samples=devices,
             cluster=ClusterSettings(devices=devices, strategy="ddp_notebook"),
         )
-        asked = (self.s.encoder, self.hops, self.store, self.split, settings)
-        return self._row("train", "eager", "loader", rates.train_in_processes(*asked), devices)
+        _free_memory()  # the processes need the GPUs to themselves
+        try:
+            asked = (self.s.encoder, self.hops, self.store, self.split, settings)
+            rate = rates.train_in_processes(*asked)
+        except UserError as error:  # for instance too little memory: the other rows stand
+            rate = rates.first_line(error)
+        return self._row("train", "eager", "loader", rate, devices)
 
     def _row(
         self, task: str, mode: str, source: str, rate: rates.Rate | str, devices: int = 1
@@ -209,6 +217,13 @@ class _Network:
             "stacks_per_s_per_core": self.core[task],
             "note": "" if seen else rate,
         }
+
+
+def _free_memory() -> None:
+    """Give back what earlier networks took of the GPU."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _fitting(fixed: float, each: float, free: float) -> int:
