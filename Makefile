@@ -10,13 +10,13 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 MODEL ?= runs/demo
 WORKERS ?= 2
 JOBS ?= 1
-export DICOM MODEL OUT NAME IMAGES BUNDLE FORMAT STORE
+export DICOM MODEL OUT NAME IMAGES BUNDLE FORMAT STORE ENCODER IMAGE_SIZE
 # Containers often set it; then each kernel compiles torch and the rest again, 5 to 10 s each.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo smoke experiment ablations predict review verify export
-.PHONY: lab test lint format hooks lock
+.PHONY: speed lab test lint format hooks lock
 
 help:  ## List the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 12
@@ -48,6 +48,11 @@ verify: $(READY)  ## Recompute a review's tables: make verify BUNDLE=runs/demo/r
 
 export: $(READY)  ## To ONNX or OpenVINO: make export MODEL=runs/demo/hop2 FORMAT=onnx OUT=<folder>
 	@$(RUN) export --model "$$MODEL" --format "$$FORMAT" --out "$$OUT" --store "$$STORE"
+
+speed: $(READY)  ## Stacks per second on this machine: make speed [STORE=<prepared studies>] [OUT=<folder>]
+	@$(PY) -m pekit.training.speed --out "$${OUT:-runs/speed}" \
+	  $(if $(STORE),--store "$$STORE") $(if $(ENCODER),--encoder "$$ENCODER") \
+	  $(if $(IMAGE_SIZE),--image-size "$$IMAGE_SIZE") $(SPEED_OPTIONS)
 
 lab: $(READY)  ## JupyterLab with the notebooks, to run by hand
 	@cd notebooks && ../$(VENV)/bin/jupyter-lab $(LAB_OPTIONS)

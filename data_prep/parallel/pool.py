@@ -11,6 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
+from multiprocessing.queues import SimpleQueue
 from typing import TypeVar
 
 from pekit.common.errors import UserError
@@ -25,6 +26,7 @@ def run_pool(
     workers: int,
     on_death: Callable[[Task], Result] | None = None,
     apart: bool = False,
+    gpus: Sequence[str] = (),
 ) -> Iterator[Result]:
     """Call `function` on each task in `workers` processes; yields results as they are ready.
 
@@ -35,6 +37,8 @@ def run_pool(
         workers: number of processes; with 1, or a single task, this process does the work.
         on_death: returns the result of a task whose process died when it ran alone.
         apart: run tasks that may kill their process one after the other, never in this process.
+        gpus: the only GPU that each worker sees, by its name for CUDA_VISIBLE_DEVICES, for at least
+            as many workers; empty: all see the same as this process.
 
     Raises:
         UserError: a worker died, and there is no `on_death`.
@@ -50,7 +54,7 @@ def run_pool(
         queue, at_once = (suspects, 1) if suspects else (waiting, 2 * workers)
         running = {}
         try:
-            with _processes(min(workers, at_once, len(queue))) as pool:
+            with _processes(min(workers, at_once, len(queue)), gpus) as pool:
                 while queue or running:
                     while queue and len(running) < at_once:
                         task = queue.popleft()
@@ -72,13 +76,25 @@ def run_pool(
 
 
 @contextmanager
-def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
+def _processes(count: int, gpus: Sequence[str]) -> Iterator[ProcessPoolExecutor]:
     # Spawned, not forked, since notebooks run threads. Each worker uses one thread.
-    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    context = get_context("spawn")
+    free = context.SimpleQueue()  # each worker takes one name
+    for gpu in gpus:
+        free.put(gpu)
+    pool = ProcessPoolExecutor(
+        count, mp_context=context, initializer=_start, initargs=(free if gpus else None,)
+    )
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _start(gpus: SimpleQueue | None) -> None:
+    if gpus is not None:  # before CUDA starts in this process
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()
+    _end_with_parent()
 
 
 def _end_with_parent() -> None:

@@ -87,6 +87,7 @@ def run_studies(
     records: Records,
     workers: int = 1,
     progress: Callable[..., Iterable] | None = None,
+    gpus: Sequence[str] = (),
 ) -> None:
     """Make the record of each task.
 
@@ -97,6 +98,7 @@ def run_studies(
         records: the folder of records to write to.
         workers: number of processes.
         progress: `progress(iterable, total=, desc=)`, e.g. tqdm.
+        gpus: GPU of each worker, as `run_pool` takes them.
 
     Raises:
         OSError: a record cannot be written, e.g. because the disk is full.
@@ -107,8 +109,8 @@ def run_studies(
     first = [task for task in tasks if task.study not in died]
     again = [task for task in tasks if task.study in died]
     results = chain(
-        run_pool(work, first, workers, on_death),
-        run_pool(work, again, 1, on_death, apart=True),
+        run_pool(work, first, workers, on_death, gpus=gpus),
+        run_pool(work, again, 1, on_death, apart=True, gpus=gpus),
     )
     for _ in progress(results, total=len(tasks), desc="studies") if progress else results:
         pass

@@ -3,6 +3,7 @@
 study.py     one study
 studies.py   a whole data set, or one shard of it; `python -m data_prep.prepare` runs it
 space.py     disk space and memory that it needs
+gpus.py      processes for a segmenter that is a network
 """
 
 from data_prep.prepare.study import Prepared, PrepareSettings, prepare_volume, segment_volume

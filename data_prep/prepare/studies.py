@@ -21,6 +21,7 @@ import pandas as pd
 from data_prep.anatomy import check_method
 from data_prep.landmarks import read_landmarks_csv
 from data_prep.parallel.records import Records, run_studies
+from data_prep.prepare.gpus import segmenter_gpus
 from data_prep.prepare.space import check_space, fit_workers
 from data_prep.prepare.study import PrepareSettings, prepare_study
 from data_prep.rsna import SOURCES, STUDY, StudyTask, find_studies
@@ -51,7 +52,8 @@ def prepare(
         settings: of the preparation; with other settings the studies are prepared again.
         sources: parts of the data set, each with its CSV (`train.csv`) and folder (`train/`).
         limit: at most this many studies of each source, for a quick try.
-        workers: number of processes, at most; fewer if the memory is too small for so many.
+        workers: number of processes, at most; fewer if the memory is too small for so many, and one
+            per GPU (in all, on a CPU) where the segmenter is a network.
         progress: `progress(iterable, total=, desc=)`, e.g. tqdm.
         exclude: studies to leave out, UID -> reason, as from `read_exclusions`.
         shard: (i, n): prepare only the i-th of n shards; the call that finds all studies done
@@ -78,13 +80,15 @@ def prepare(
         records = Records(root / "records", digest(settings))
         todo = records.missing(mine, holds=partial(_volume_stands, store))
         check_space(todo, settings.crop, root)
-        run_studies(
-            partial(prepare_study, root=root, settings=settings),
-            todo,
-            records,
-            fit_workers(workers, todo),
-            progress,
-        )
+        workers = fit_workers(workers, todo)
+        gpus = segmenter_gpus(settings.segmenter, settings.segmenter_options)
+        if gpus is not None and todo:
+            workers = min(workers, max(len(gpus), 1))
+            say(
+                f"{settings.segmenter} runs in {workers} process(es), on {len(gpus) or 'no'} GPU(s)"
+            )
+        work = partial(prepare_study, root=root, settings=settings)
+        run_studies(work, todo, records, workers, progress, gpus or ())
         done = [records.read(task) for task in tasks]
         if None not in done:
             _write_tables(store, done)

@@ -7,4 +7,5 @@ stacks.py    2.5D stacks of neighbouring slices, as a torch Dataset
 windows.py   HU windows, as a layer
 augment.py   resizing and augmentation in one warp
 sampler.py   which slices an epoch samples
+synthetic.py prepared studies of noise, to measure speed
 """

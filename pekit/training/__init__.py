@@ -4,9 +4,11 @@ settings.py     settings of a training
 recipe.py       losses, optimiser, learning rate (section IV)
 loaders.py      data loaders
 loop.py         the training loop
+finite.py       a loss that is not finite ends all processes
 fit.py          `fit` trains landmark networks and hops
 study_head.py   `fit_head` trains study heads
 resume.py       checkpoints, from which a killed training is resumed
 cost.py         time, memory and disk of a training, estimated before it starts
 summary.py      shapes and parameters of a network's parts
+speed/          stacks per second on this machine: `make speed`
 """

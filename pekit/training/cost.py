@@ -141,7 +141,7 @@ def _estimate(
     world = s.cluster.devices
     train, validation = data_loaders(store, split, task, s, world=world)
     with torch.random.fork_rng(devices=[0] if device == "cuda" else []):
-        trial = _Trial(net, task, s, device)
+        trial = Trial(net, task, s, device)
         sample = train.dataset[(0, 0)]
         fixed, each = trial.memory(sample)
         flops = trial.flops(sample)
@@ -178,7 +178,7 @@ def _estimate(
     return cost
 
 
-class _Trial:
+class Trial:
     """A copy of the network for steps of training and validation, on `samples` of each batch."""
 
     samples: int | None = None
@@ -257,8 +257,10 @@ class _Trial:
         return sum(t.nbytes for s in states for t in s.values() if isinstance(t, Tensor))
 
 
-def timed(loader: DataLoader, step: Callable) -> tuple[float, float, float]:
-    """Time a loop over `loader` for `TIMED_S` seconds, and for at least 3 batches if it has them.
+def timed(
+    loader: DataLoader, step: Callable, seconds: float = TIMED_S, least: int = 3
+) -> tuple[float, float, float]:
+    """Time a loop over `loader` for so many seconds, and at least so many batches if it has them.
 
     The first step is slower, and meanwhile the workers prepare batches ahead: none of these counts
     as long as two others are left, and the first only where it is alone.
@@ -273,7 +275,7 @@ def timed(loader: DataLoader, step: Callable) -> tuple[float, float, float]:
         step(batch)
         steps.append(time.perf_counter() - last - waits[-1])
         last += waits[-1] + steps[-1]
-        if len(steps) >= 3 and sum(waits[1:]) + sum(steps) > TIMED_S:
+        if len(steps) >= least and sum(waits[1:]) + sum(steps) > seconds:
             break
     start, waits[0] = waits[0], 0.0
     ahead, n = 1 + loader.num_workers * (loader.prefetch_factor or 0), len(steps)

@@ -1,6 +1,9 @@
 """Data loaders of a training, shared out among its processes and checked before the first step."""
 
+import math
 import multiprocessing as mp
+import shutil
+from pathlib import Path
 from typing import Literal
 
 import cv2
@@ -16,6 +19,9 @@ from pekit.dataset.store import Store
 from pekit.training.settings import TrainSettings
 
 Task = Literal["pe", "landmarks"]
+PREFETCH = 2  # batches that each worker prepares ahead
+SHARED_MEMORY = Path("/dev/shm")
+GIB = 2**30
 
 
 def data_loaders(
@@ -31,8 +37,9 @@ def data_loaders(
     Process number `rank` of `world` processes gets its own share of both.
 
     Raises:
-        UserError: a part is empty or lacks positive or negative slices where both are needed, or
-            an epoch has fewer samples than a batch.
+        UserError: a part is empty or lacks positive or negative slices where both are needed, an
+            epoch has fewer samples than a batch, or the shared memory does not hold the batches of
+            all workers.
     """
     parts = {part: _samples(store, split, part, task, settings) for part in ("train", "validation")}
     options = {
@@ -58,6 +65,7 @@ def data_loaders(
             f"an epoch has {len(sampler)} samples{shared}, fewer than batch_size = "
             f"{settings.batch_size}: lower batch_size"
         )
+    check_shared_memory(settings, train.nbytes + validation.nbytes)
     keep = min(settings.validation_samples, len(validation))
     if keep < world:
         raise UserError(f"{keep} validation slices for {world} processes: use fewer devices")
@@ -91,6 +99,43 @@ def _samples(
     return samples
 
 
+def check_shared_memory(settings: TrainSettings, tables: int = 0) -> None:
+    """Refuse workers whose batches do not fit into shared memory: there a process dies of SIGBUS.
+
+    Workers hand batches over in /dev/shm, of which a container often has 64 MB. Each process of the
+    machine needs room for the batches that its workers prepare ahead, one that is being read, and
+    `tables` bytes.
+
+    Raises:
+        UserError: /dev/shm has too little free space; the message says what to set.
+    """
+    free = shared_memory_free()
+    if settings.workers == 0 or free is None:
+        return
+    s, processes = settings, settings.cluster.devices
+    stack = s.depth * s.image_size**2 * 2  # int16
+    ahead = s.workers * PREFETCH + 1
+    needed = processes * (ahead * s.batch_size * stack + tables)
+    if needed <= free:
+        return
+    room = free / processes - tables
+    workers = max(0, int((room / (s.batch_size * stack) - 1) / PREFETCH))
+    batch = int(room / (ahead * stack))
+    accumulate = math.ceil(s.batch_size * s.accumulate / max(batch, 1))
+    smaller = f" or batch_size = {batch} with accumulate = {accumulate}" if batch else ""
+    shared = f" and {processes} processes" if processes > 1 else ""
+    raise UserError(
+        f"{SHARED_MEMORY} has {free / GIB:.2f} GiB free; the batches of {s.workers} "
+        f"workers{shared} take {needed / GIB:.2f} GiB: set workers = {workers}{smaller}, or start "
+        f"the container with docker run --shm-size={math.ceil(1.5 * needed / GIB)}g"
+    )
+
+
+def shared_memory_free() -> int | None:
+    """Free bytes of the shared memory; None where the system has no such folder (macOS)."""
+    return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None
+
+
 def worker_options(workers: int) -> dict:
     """DataLoader options for `workers` processes that are not forks of this one.
 
@@ -104,6 +149,7 @@ def worker_options(workers: int) -> dict:
         context.set_forkserver_preload(["pekit.dataset.stacks"])
     return {
         "num_workers": workers,
+        "prefetch_factor": PREFETCH,
         "multiprocessing_context": context,
         "worker_init_fn": _single_thread,
         "persistent_workers": True,

@@ -12,15 +12,15 @@ import pandas as pd
 import psutil
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 
 from pekit.checkpoint import load_model, save_model
 from pekit.common.errors import UserError
 from pekit.common.files import read_json, remove_leftovers, write_json
 from pekit.common.progress import say
-from pekit.dataset.schema import public_uid
 from pekit.dataset.store import Store
 from pekit.model.prevalence import Prevalence
+from pekit.training.finite import finite_losses
 from pekit.training.loaders import Task, data_loaders
 from pekit.training.recipe import batch_loss, build_optimizer, learning_rate
 from pekit.training.resume import Checkpoint, Position, seed_step
@@ -110,6 +110,7 @@ class Training:
         s, accumulate = self.settings, self.settings.accumulate
         self.loader.sampler.set_epoch(position.epoch, done=position.batch * s.batch_size)
         self.meter.start_epoch()
+        losses, drawn = [], []  # of the batches of a step
         for number, batch in enumerate(self.loader, start=position.batch):
             update, place = divmod(number, accumulate)
             # The last step of an epoch may have fewer batches.
@@ -119,10 +120,16 @@ class Training:
             seed_step(s.seed, position.epoch * self.batches + number, self.fabric.global_rank)
             with self.fabric.no_backward_sync(self.model, enabled=not last):
                 loss = batch_loss(self.model, self.fabric.to_device(batch), self.task)
-                position.loss_sum += self._finite(loss, batch, position.epoch, number)
                 self.fabric.backward(loss / group)
+            losses.append(loss.detach())
+            drawn.append(batch["index"])
             position.batch = number + 1
             if last:
+                data, epoch, first = self.loader.dataset, position.epoch + 1, number + 1 - group
+                position.loss_sum += sum(
+                    finite_losses(self.fabric, losses, drawn, data, epoch, first)
+                )
+                losses, drawn = [], []
                 self._update(position.epoch * self.updates + update)
                 self._save_sometimes(position)
             self.meter.count()
@@ -143,19 +150,6 @@ class Training:
     def _save(self, position: Position) -> None:
         self.file.save(position)
         self.saved = time.monotonic()
-
-    def _finite(self, loss: Tensor, batch: dict[str, Tensor], epoch: int, number: int) -> float:
-        value = loss.item()
-        if not math.isfinite(value):
-            data = self.loader.dataset
-            slices = ", ".join(
-                f"{public_uid(str(data.study[i]))} z {data.z[i]}" for i in batch["index"].tolist()
-            )
-            raise UserError(
-                f"the loss is {value} in epoch {epoch + 1}, batch {number + 1}; it changed no "
-                f"weight. Lower lr, raise warmup_steps, or check the batch's slices: {slices}"
-            )
-        return value
 
     @torch.no_grad()
     def _validation_loss(self) -> float:

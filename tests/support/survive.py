@@ -140,6 +140,39 @@ def error_in_two(store: Store, split: pd.DataFrame, folder: Path) -> str:
     return "no error"
 
 
+def nan_in_one(store: Store, split: pd.DataFrame, folder: Path) -> str:
+    """The message where the loss of the second of two processes is not finite in its third batch.
+
+    Each process notes the error that ends it.
+    """
+    from pekit.training.loop import Training
+
+    net, run, batches = network(), Training.run, iter(range(1, 10_000))
+
+    def spoil(module, inputs):
+        if module.training and next(batches) == 3 and torch.distributed.get_rank() == 1:
+            return inputs[0] * float("nan"), inputs[1]
+        return None
+
+    def note(training, fabric):
+        try:
+            return run(training, fabric)
+        except BaseException as error:
+            (folder / f"ended-{fabric.global_rank}.txt").write_text(f"{error!r}")
+            raise
+
+    folder.mkdir()
+    net.register_forward_pre_hook(spoil)
+    Training.run = note
+    try:
+        fit(net, store, split, IN_TWO, folder, lambda row, epoch: None)
+    except UserError as error:
+        return str(error)
+    finally:
+        Training.run = run
+    return "no error"
+
+
 def main(root: Path) -> None:
     toy = toy_store(root / "toy")
     killed = mp.get_context("fork").Process(target=train_until_killed, args=(*toy, root / "killed"))
@@ -158,6 +191,7 @@ def main(root: Path) -> None:
         "exitcode": killed.exitcode,
         "two_killed": two_killed,
         "error": error_in_two(*toy, root / "error"),
+        "nan": nan_in_one(*toy, root / "nan"),
         "cost": [cost.samples_per_epoch, cost.steps],
     }
     write_json(root / "done.json", done)

@@ -24,6 +24,19 @@ def test_results_of_all_tasks_from_several_processes():
     assert os.getpid() not in {pid for _, pid in results}
 
 
+def gpu(seconds):
+    time.sleep(seconds)
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_each_worker_sees_its_own_gpu(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    seen = set(run_pool(gpu, [0.3] * 8, workers=2, gpus=["3", "GPU-5"]))
+    assert {name for _, name in seen} == {"3", "GPU-5"}
+    assert len({process for process, _ in seen}) == 2
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
 def test_one_worker_is_this_process():
     assert list(run_pool(double, [3], workers=1)) == [(6, os.getpid())]
 

@@ -1,4 +1,7 @@
+from multiprocessing.reduction import ForkingPickler
+
 import numpy as np
+import pandas as pd
 import pytest
 from toy import BELOW, DEPTH, SIDE, toy_store
 
@@ -89,3 +92,21 @@ def test_landmark_targets(toy):
     np.testing.assert_allclose(target[1:], [[0.5, 0.25, 0.2]] * 19, rtol=1e-6)
     still = StackDataset(store, samples, 32, AugmentSettings(**STILL), True, 10)
     np.testing.assert_allclose(still[3]["landmarks"], target, atol=1e-5)
+
+
+def test_workers_share_the_tables(toy):
+    """What a worker gets does not grow with the samples, and no worker has a copy of them."""
+    store, studies = toy
+    samples = training_samples(store, studies)
+    many = pd.concat([samples] * 1000, ignore_index=True)
+    sets = [StackDataset(store, table, 32, landmarks=True) for table in (samples, many)]
+    first = sets[0][15]
+    small, large = (len(ForkingPickler.dumps(dataset)) for dataset in sets)
+    assert small < 5000
+    assert abs(large - small) < 100
+    assert sets[1].nbytes - sets[0].nbytes == 999 * len(samples) * 4 * 4
+    # They are the same afterwards, when they have moved.
+    again = sets[0][15]
+    assert again["label"] == first["label"] == 1
+    np.testing.assert_array_equal(again["landmarks"], first["landmarks"])
+    assert sets[0].slice_of(15) == (studies[1], 5 + BELOW)

@@ -202,7 +202,7 @@ def test_too_little_memory_suggests_batch_and_accumulation(toy, net, monkeypatch
     net.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     monkeypatch.setattr("pekit.training.cost.psutil.virtual_memory", Small)
     monkeypatch.setattr(
-        "pekit.training.cost._Trial.memory", lambda self, sample: (100 * 2**20, 50 * 2**20)
+        "pekit.training.cost.Trial.memory", lambda self, sample: (100 * 2**20, 50 * 2**20)
     )
     # 100 + 50 x 8 MiB are needed, 360 of the 400 MiB may be used: 5 samples, 16 / 5 batches a step.
     cost = estimate_cost(net, *toy, SETTINGS)
@@ -210,7 +210,7 @@ def test_too_little_memory_suggests_batch_and_accumulation(toy, net, monkeypatch
     assert cost.advice[0].endswith("set batch_size = 5 and accumulate = 4")
     assert max(sizes) == 5, "no batch that does not fit is tried"
     monkeypatch.setattr(
-        "pekit.training.cost._Trial.memory", lambda self, sample: (400 * 2**20, 50 * 2**20)
+        "pekit.training.cost.Trial.memory", lambda self, sample: (400 * 2**20, 50 * 2**20)
     )
     advice = estimate_cost(net, *toy, SETTINGS).advice[0]
     assert advice.endswith("take a smaller image_size or encoder")

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from toy import toy_store
+from toy import BELOW, toy_store
 
 from pekit.common.errors import UserError
 from pekit.common.files import write_json
 from pekit.dataset.store import Store
 from pekit.training.loaders import data_loaders
-from pekit.training.settings import TrainSettings
+from pekit.training.settings import ClusterSettings, TrainSettings
 
 SETTINGS = TrainSettings(
     image_size=32, batch_size=8, samples_per_epoch=32, workers=0, device="cpu", depth=5
@@ -37,7 +37,8 @@ def test_natural_prevalence_is_the_default_and_stride_thins(toy):
     drawn = np.concatenate([b["index"] for b in data_loaders(*toy, "pe", every)[0]])
     assert sorted(drawn) == list(range(40))
     third, _ = data_loaders(*toy, "pe", changed(samples_per_epoch=None, stride=3))
-    assert third.dataset.row.tolist() == [0, 3, 6, 9] * 4
+    rows = [third.dataset.slice_of(i)[1] - BELOW for i in range(len(third.dataset))]
+    assert rows == [0, 3, 6, 9] * 4
     # Rows 4 to 6 of every second study are positive; the third slice among them is row 6.
     assert third.dataset.label.sum() == 2
     assert third.sampler.prevalence == 2 / 16
@@ -83,6 +84,32 @@ def test_too_large_batches_and_too_many_processes_are_named(toy):
         data_loaders(*toy, "pe", changed(batch_size=20), world=2)
     with pytest.raises(UserError, match="1 validation slices for 2 processes"):
         data_loaders(*toy, "pe", changed(validation_samples=1), world=2)
+
+
+def test_too_little_shared_memory_is_told_before_the_first_batch(toy, monkeypatch):
+    """2 workers: 2 batches of each and the one that is read, 8 x 5 x 32 x 32 int16 in each."""
+    batch, tables = 8 * 5 * 32 * 32 * 2, 60 * 4 * 4
+
+    def free(batches):
+        monkeypatch.setattr(
+            "pekit.training.loaders.shared_memory_free", lambda: batches * batch + tables
+        )
+
+    free(5)
+    data_loaders(*toy, "pe", changed(workers=2))
+    free(4.9)
+    data_loaders(*toy, "pe", changed(workers=0))
+    with pytest.raises(UserError, match=r"set workers = 1 or batch_size = 7 with accumulate = 2"):
+        data_loaders(*toy, "pe", changed(workers=2))
+    free(0.4)
+    with pytest.raises(UserError, match=r"workers = 0, or start .* docker run --shm-size=1g"):
+        data_loaders(*toy, "pe", changed(workers=20))
+    free(9.9)  # both processes of a machine share it
+    two = changed(workers=2, cluster=ClusterSettings(devices=2))
+    with pytest.raises(UserError, match=r"of 2 workers and 2 processes take"):
+        data_loaders(*toy, "pe", two, world=2)
+    monkeypatch.setattr("pekit.training.loaders.shared_memory_free", lambda: None)
+    data_loaders(*toy, "pe", two, world=2)
 
 
 def test_a_store_of_another_version_is_named(tmp_path):

@@ -1,6 +1,7 @@
 """A killed training ends with the same weights to the bit; two processes share a training."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -191,3 +192,14 @@ def test_errors_of_forked_processes_have_the_same_text(processes):
         "an epoch has 12 samples for each of 2 processes, fewer than batch_size"
     )
     assert error.endswith("lower batch_size")
+
+
+def test_a_loss_that_is_not_finite_in_one_process_ends_both(toy, processes):
+    """Both with the message that names the slices of the one: neither waits for the other."""
+    error = read_json(processes / "done.json")["nan"]
+    assert error.startswith("the loss is nan in epoch 1, batch 3 of process 2 of 2; it changed no")
+    named = re.findall(r"([0-9a-f]{12}) z (\d+)", error)
+    assert len(named) == IN_TWO.batch_size
+    assert {study for study, _ in named} <= set(toy[1]["StudyInstanceUID"][:4])
+    ended = [(processes / "nan" / f"ended-{rank}.txt").read_text() for rank in range(2)]
+    assert all(error in text for text in ended)
