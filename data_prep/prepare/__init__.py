@@ -5,6 +5,18 @@ studies.py   a whole data set, or one shard of it; `python -m data_prep.prepare`
 space.py     disk space and memory that it needs
 """
 
-from data_prep.prepare.study import Prepared, PrepareSettings, prepare_volume, segment_volume
+from data_prep.prepare.study import (
+    Prepared,
+    PrepareSettings,
+    prepare_volume,
+    segment_volume,
+    settings_of_one_study,
+)
 
-__all__ = ["PrepareSettings", "Prepared", "prepare_volume", "segment_volume"]
+__all__ = [
+    "PrepareSettings",
+    "Prepared",
+    "prepare_volume",
+    "segment_volume",
+    "settings_of_one_study",
+]
