@@ -76,10 +76,11 @@ class TorchPredictor:
         return torch.cat(logits).float().softmax(2)[..., 1].cpu().numpy()
 
     def _moved(self, stack_hu: np.ndarray) -> torch.Tensor:
-        batch = torch.from_numpy(np.array(stack_hu, order="C"))
-        if self.device.type == "cuda":
-            batch = batch.pin_memory()  # the copy to the GPU then waits for nothing
-        batch = batch.to(self.device, non_blocking=True)
+        overlapping = torch.from_numpy(stack_hu)
+        # From pinned memory, a copy to the GPU does not wait for the batches before it.
+        pinned = self.device.type == "cuda"
+        batch = torch.empty(overlapping.shape, dtype=overlapping.dtype, pin_memory=pinned)
+        batch = batch.copy_(overlapping).to(self.device, non_blocking=True)
         return batch.to(memory_format=self.net.memory_format)
 
 
