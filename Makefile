@@ -10,7 +10,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 MODEL ?= runs/demo
 WORKERS ?= 2
 JOBS ?= 1
-export DICOM MODEL OUT NAME IMAGES BUNDLE FORMAT STORE ENCODER IMAGE_SIZE
+export DICOM MODEL OUT MASKS SEGMENTER NAME IMAGES BUNDLE FORMAT STORE ENCODER IMAGE_SIZE
 # Containers often set it; then each kernel compiles torch and the rest again, 5 to 10 s each.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -38,7 +38,8 @@ ablations: $(READY)  ## What each part is worth, with seeds and intervals (hours
 	@$(RUN) batch notebooks/experiments/ablations.yaml --jobs $(JOBS)
 
 predict: $(READY)  ## A verdict for one study: make predict DICOM=<folder> MODEL=runs/demo
-	@$(RUN) predict --dicom "$$DICOM" --model "$$MODEL" --out "$$OUT"
+	@$(RUN) predict --dicom "$$DICOM" --model "$$MODEL" --out "$$OUT" \
+	  --masks "$$MASKS" --segmenter "$$SEGMENTER"
 
 review: $(READY)  ## One folder to hand over: make review NAME=demo [OUT=<folder>] [IMAGES=no]
 	@$(RUN) review --name "$${NAME:-demo}" --out "$$OUT" --images "$${IMAGES:-yes}"

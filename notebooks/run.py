@@ -43,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--dicom", default="", help="folder of DICOM files, or a NIfTI or NRRD file")
     study.add_argument("--model", default="runs/demo", help="folder of a finished experiment")
     study.add_argument("--out", default="", help="folder for the result")
+    study.add_argument("--masks", default="", help="folder of the study's own lung and heart masks")
+    study.add_argument("--segmenter", default="", help="a method in place of the experiment's")
     bundle = commands.add_parser("review", help="one folder that shows a finished experiment")
     bundle.add_argument("--name", default="demo", help="the experiment")
     bundle.add_argument("--out", default="", help="folder; without it runs/<name>/review")
@@ -76,7 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "export":
             export(options.model, options.out, options.format, options.store)
         else:
-            predict_study(options.dicom, options.model, options.out)
+            given = options.masks, options.segmenter
+            predict_study(options.dicom, options.model, options.out, *given)
     except UserError as error:
         # Under Snakemake stderr goes to a file; the message of a failed stage must be seen.
         print(error, file=sys.stdout if options.command == "notebook" else sys.stderr, flush=True)

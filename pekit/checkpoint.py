@@ -22,9 +22,10 @@ from pekit.model.landmark_net import LandmarkNet
 from pekit.model.prevalence import Prevalence
 from pekit.model.study_head import StudyHead
 
-VERSION = 3
-# Version 1 has neither `depth` nor `passes`; versions 1 and 2 have no `prevalence`.
-READABLE = (1, 2, 3)
+VERSION = 4
+# Version 1 has neither `depth` nor `passes`; versions 1 and 2 have no `prevalence`; only version 4
+# has `precision`.
+READABLE = (1, 2, 3, 4)
 HEAD_VERSION = 1
 
 
@@ -40,6 +41,7 @@ class ModelCard:
         depth: slices per stack.
         passes: number of hops that share one encoder; 1: each hop has its own.
         prevalence: of PE among the slices that each hop was trained on, where known.
+        precision: of the last training of a PE model (`bf16-mixed`), where known.
     """
 
     version: int
@@ -50,6 +52,7 @@ class ModelCard:
     depth: int = SLICES
     passes: int = 1
     prevalence: list[Prevalence | None] = field(default_factory=list)
+    precision: str | None = None
 
 
 def save_model(folder: Path, net: HopNet | LandmarkNet, image_size: int) -> None:
@@ -65,6 +68,7 @@ def save_model(folder: Path, net: HopNet | LandmarkNet, image_size: int) -> None
         net.depth,
         net.passes if hops else 1,
         net.prevalence if hops else [],
+        net.precision if hops else None,
     )
     _save(folder, "model", net, asdict(card))
 
@@ -91,6 +95,7 @@ def load_model(folder: Path) -> tuple[HopNet | LandmarkNet, ModelCard]:
     net = HopNet(encoders, card.frozen, card.passes) if hops else LandmarkNet(encoders[0])
     if hops:
         net.prevalence = card.prevalence or net.prevalence
+        net.precision = card.precision
     return _load_weights(folder, "model", net), card
 
 

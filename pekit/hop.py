@@ -96,6 +96,7 @@ class HopNet(nn.Module):
 
     Attributes:
         prevalence: of PE among the slices that each hop was trained on; None: untrained.
+        precision: of its last training, `32-true` or `bf16-mixed`; None: untrained or not known.
 
     Raises:
         UserError: encoders that cannot be combined; the message names the hop.
@@ -112,6 +113,7 @@ class HopNet(nn.Module):
         self.aggregators = nn.ModuleList(Aggregator(e.widths, e.strides) for e in followed)
         self.frozen, self.passes = frozen, passes
         self.prevalence: list[Prevalence | None] = [None] * self.hops
+        self.precision: str | None = None
         for encoder in encoders[:frozen]:
             encoder.requires_grad_(False)
         # An aggregator between two frozen hops is frozen too.

@@ -6,6 +6,18 @@ space.py     disk space and memory that it needs
 gpus.py      processes for a segmenter that is a network
 """
 
-from data_prep.prepare.study import Prepared, PrepareSettings, prepare_volume, segment_volume
+from data_prep.prepare.study import (
+    Prepared,
+    PrepareSettings,
+    prepare_volume,
+    segment_volume,
+    settings_of_one_study,
+)
 
-__all__ = ["PrepareSettings", "Prepared", "prepare_volume", "segment_volume"]
+__all__ = [
+    "PrepareSettings",
+    "Prepared",
+    "prepare_volume",
+    "segment_volume",
+    "settings_of_one_study",
+]

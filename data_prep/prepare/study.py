@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from data_prep.anatomy import contrast_hu, segment
+from data_prep.anatomy import check_method, contrast_hu, segment
 from data_prep.anatomy.hull import apply_crop, hull_and_box, volume_ratio
 from data_prep.anatomy.masks import Masks
 from data_prep.audit.rules import audit_study
@@ -22,6 +22,7 @@ from data_prep.errors import SegmentationError
 from data_prep.landmarks import from_masks, landmark_table, to_voxels
 from data_prep.rsna import SERIES, SOP, STUDY, StudyTask
 from data_prep.volume import Volume
+from pekit.common.errors import UserError
 from pekit.common.settings import Settings
 from pekit.dataset.schema import BOX_COLUMNS, EXAM_LABELS, SLICE_LABEL, UIDS, public_uid
 from pekit.dataset.store import Store
@@ -103,6 +104,41 @@ def prepare_volume(volume: Volume, settings: PrepareSettings, study: str = "") -
         box,
         contrast_hu(volume.hu, masks.heart),
         from_masks(masks, volume.hu, volume.spacing_mm) if settings.landmarks == "masks" else {},
+    )
+
+
+def settings_of_one_study(
+    settings: PrepareSettings, masks: str = "", segmenter: str = ""
+) -> PrepareSettings:
+    """Settings to prepare a study that is in no data set as the studies of one were.
+
+    Args:
+        settings: of the data set.
+        masks: folder of this study's own masks, as `segment_precomputed` reads it.
+        segmenter: a method in place of the data set's, with its default options.
+
+    Raises:
+        UserError: the data set had precomputed masks and none are given here, or `masks` for a
+            method that does not read them.
+    """
+    if masks and segmenter not in ("", "precomputed"):
+        raise UserError(f"MASKS and SEGMENTER={segmenter} exclude each other: give one of them")
+    method = "precomputed" if masks else segmenter or settings.segmenter
+    check_method(method)
+    if method == "precomputed" and not masks:
+        raise UserError(
+            "the studies of this experiment were cropped by precomputed masks, and this study has "
+            "none: set MASKS=<folder with its lung.nii.gz and heart.nii.gz, or TotalSegmentator's "
+            "output>, or SEGMENTER=threshold, whose crop may differ from that of training"
+        )
+    same = method == settings.segmenter
+    return settings.model_copy(
+        update={
+            "segmenter": method,
+            "segmenter_options": settings.segmenter_options if same else {},
+            "masks_folder": masks or None,
+            "landmarks": "masks",
+        }
     )
 
 

@@ -9,9 +9,10 @@ from batch.notebook import NOTEBOOKS, ROOT, locked, run_notebook, shown
 from pekit.common.errors import UserError, nearest
 
 
-def predict_study(dicom: str, model: str, out: str) -> None:
+def predict_study(dicom: str, model: str, out: str, masks: str = "", segmenter: str = "") -> None:
     """Run the notebook that predicts one study: a folder of DICOM files, or a NIfTI or NRRD file.
 
+    `masks` is a folder of the study's own masks, `segmenter` a method in place of the experiment's.
     Neither the result's folder nor the executed notebook contains the study's path: clinical
     folders are often named after the patient.
     """
@@ -28,27 +29,35 @@ def predict_study(dicom: str, model: str, out: str) -> None:
         )
     if not Path(model).is_dir():
         raise UserError(f"MODEL={model}: no such folder; `make demo` makes runs/demo")
+    if masks and not Path(masks).is_dir():
+        raise UserError(f"MASKS={masks}: no such folder")
     code = hashlib.sha256(str(Path(dicom).resolve()).encode()).hexdigest()[:8]
     folder = Path(out).resolve() if out else ROOT / "runs" / "predict" / f"study-{code}"
     found = sorted(NOTEBOOKS.glob("*_predict_one_study.ipynb"))
     if len(found) != 1:
         raise UserError(f"{len(found)} notebooks are named *_predict_one_study.ipynb; one must be")
     folder.mkdir(parents=True, exist_ok=True)
-    # The notebook records its parameters, so it gets the study by a link with a neutral name.
+    # The notebook records its parameters, so it gets the study by links with neutral names.
     # The ending stays: it gives the format of an image file.
     ending = next((e for e in SUFFIXES if dicom.lower().endswith(e)), "")
-    link = folder / ("dicom" if Path(dicom).is_dir() else f"study{ending}")
-    paths = {"DICOM": link, "MODEL": Path(model).resolve(), "RUN": folder}
+    links = {"DICOM": (folder / ("dicom" if Path(dicom).is_dir() else f"study{ending}"), dicom)}
+    if masks:
+        links["MASKS"] = (folder / "masks", masks)
+    paths = {"MODEL": Path(model).resolve(), "RUN": folder}
+    paths |= {key: link for key, (link, _) in links.items()}
     params = {key: os.path.relpath(path, NOTEBOOKS) for key, path in paths.items()}
+    params["SEGMENTER"] = segmenter
     # A second call would remove the link of the first. (run_notebook has a lock of its own.)
     with locked(folder / ".study.lock", f"{shown(folder)} is being predicted by another call"):
-        link.unlink(missing_ok=True)
-        link.symlink_to(Path(dicom).resolve(), target_is_directory=Path(dicom).is_dir())
         try:
+            for link, target in links.values():
+                link.unlink(missing_ok=True)
+                link.symlink_to(Path(target).resolve(), target_is_directory=Path(target).is_dir())
             made = folder / found[0].name
             run_notebook(found[0], made, params, name="predict", makes=folder / DONE)
         finally:
-            link.unlink()
+            for link, _ in links.values():
+                link.unlink(missing_ok=True)
     for page in sorted(folder.glob("*.html")):
         print(f"Page: {shown(page)}")
 

@@ -214,4 +214,6 @@ def volume_stacks(planes: np.ndarray, depth: int = SLICES) -> np.ndarray:
     """All stacks of a volume: `(Z, H, W)` -> `(Z, depth, H, W)`, a view; end slices repeat."""
     half = depth // 2
     padded = np.pad(planes, ((half, half), (0, 0), (0, 0)), mode="edge")
-    return np.moveaxis(np.lib.stride_tricks.sliding_window_view(padded, depth, axis=0), -1, 1)
+    # Writable only because torch.from_numpy warns about arrays that are not.
+    windows = np.lib.stride_tricks.sliding_window_view(padded, depth, axis=0, writeable=True)
+    return np.moveaxis(windows, -1, 1)

@@ -1,22 +1,20 @@
-"""Slice features of prepared studies (the input of the last hop's classifier), and their cache.
+"""Slice features for study heads: the input of the last hop's classifier, kept while predicting.
 
-    cache = FeatureCache(folder, net, store, card.image_size)
-    cache.fill(studies, progress=progress)
-    features, probability = cache.read(study)       # (S, F), (S,) of the slices in the crop box
-    batch = pad_studies(cache, studies)             # (B, S, F), (B, S), mask (B, S)
+    predict_studies(predict, store, studies, size, features=folder)     # writes them
+    features = SliceFeatures(folder, store)
+    vectors, probability = features.read(study)     # (S, F), (S,) of the slices in the crop box
+    batch = pad_studies(features, studies)          # (B, S, F), (B, S), mask (B, S)
 
 The network is overconfident on the studies that it was trained on: in the demo cohort the AUROC of
 slices is 0.987 in the training part, 0.971 in validation and 0.976 in test. Nothing here corrects
 this.
 
-A folder `<key>/` holds one file per study for one network; the key is a hash of its weights, the
-image size and the code. Each file records the hash of its volume, and is made again if the study
-was prepared again.
+A folder holds one file per study, with the hash of the volume that was read, and features.json,
+which is written last: a prediction that was cut off leaves none, and starts again from nothing.
 """
 
 import hashlib
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,19 +25,20 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pekit.common.code_hash import module_hash
 from pekit.common.errors import UserError
-from pekit.common.files import atomic, remove_leftovers
+from pekit.common.files import atomic, read_json, remove_leftovers, write_json
 from pekit.dataset.store import Store
 from pekit.hop import HopNet
-from pekit.inference.predict import predict_volume
 
+CARD = "features.json"
 Batch = dict[str, Tensor]
 
 
 @contextmanager
-def classifier_inputs(net: HopNet) -> Iterator[list[Tensor]]:
-    """Collect the inputs of the last hop's classifier inside the block: `(B, F)` per batch.
+def classifier_inputs(net: HopNet) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Collect, inside the block, what the last hop's classifier reads and what the hop then says.
 
-    The classifier is the last linear layer with two outputs.
+    Per batch: features `(B, F)` and the probability of PE `(B,)`, both on the network's device, so
+    that a GPU need not be waited for. The classifier is the last linear layer with two outputs.
 
     Raises:
         UserError: the encoder of the last hop has no such layer.
@@ -49,13 +48,15 @@ def classifier_inputs(net: HopNet) -> Iterator[list[Tensor]]:
     if not linear:
         raise UserError(f"{encoder.name} does not end in a linear layer: it has no slice features")
     latest: list[Tensor] = []
-    seen: list[Tensor] = []
+    seen: list[tuple[Tensor, Tensor]] = []
 
     def keep(_module: nn.Module, inputs: tuple[Tensor]) -> None:
         latest[:] = inputs
 
-    def done(*_: object) -> None:  # hops with shared weights call the classifier several times
-        seen.append(latest.pop().flatten(1).float().cpu())
+    def done(_net: nn.Module, _inputs: tuple[Tensor], logits: Tensor) -> None:
+        # Hops with shared weights call the classifier several times: the last call counts.
+        probability = logits[:, -1].float().softmax(1)[:, 1]
+        seen.append((latest.pop().flatten(1).float(), probability))
 
     hooks = [linear[-1].register_forward_pre_hook(keep), net.register_forward_hook(done)]
     try:
@@ -65,124 +66,142 @@ def classifier_inputs(net: HopNet) -> Iterator[list[Tensor]]:
             hook.remove()
 
 
-def volume_features(
-    net: HopNet, hu: np.ndarray, image_size: int, batch_size: int = 32
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pooled features of the last hop and its PE probability, for each slice of a cropped volume.
+@contextmanager
+def features_written(
+    folder: Path, net: HopNet, store: Store, image_size: int, stride: int, backend: str
+) -> Iterator[Callable[[str], None]]:
+    """Inside the block, `write(study)` writes what `net` read since the last call as its features.
 
     Args:
-        net: the network, on the device to use.
-        hu: `(Z, Y, X)` int16 HU.
-        image_size: side of the square image that the network was trained on, pixels.
-        batch_size: stacks per batch.
-
-    Returns:
-        features `(Z, F)` float16, probability `(Z,)` float32 as of `predict_volume`.
-
-    Raises:
-        UserError: a probability or feature is not finite.
-    """
-    with classifier_inputs(net) as seen:
-        probability = predict_volume(net, hu, image_size, batch_size)[:, -1]
-    # float16 keeps three digits and halves the disk space: 4.6 GB for RSNA-STR, 1280 features.
-    with np.errstate(over="ignore"):
-        features = torch.cat(seen).numpy().astype(np.float16)
-    if not np.isfinite(features).all():
-        raise UserError("the network gives features that are not finite: train it again")
-    return features, np.ascontiguousarray(probability)
-
-
-class FeatureCache:
-    """The slice features of one network, one file per study.
-
-    Args:
-        folder: folder of the cache; features of other networks in it are deleted.
-        net: the trained network, on the device to use.
+        folder: where to write; features of an earlier prediction in it are deleted.
+        net: the network that predicts.
         store: prepared studies.
         image_size: side of the square image that the network was trained on, pixels.
-
-    Attributes:
-        key: hash of weights, image size and code.
+        stride: every so many slices of a study are read.
+        backend: what predicts (`Predictor.backend`); it is part of the key.
 
     Raises:
-        UserError: the store has no hashes of its volumes.
+        UserError: the store has no hashes of its volumes, the network has no slice features, or
+            a feature is not finite.
+    """
+    folder, volumes = Path(folder), _volume_hashes(store)
+    with classifier_inputs(net) as seen:
+        clear_features(folder)
+
+        def write(study: str) -> None:
+            _write(folder / f"{study}.npz", seen, volumes[study])
+            seen.clear()
+
+        yield write
+    write_json(folder / CARD, {"key": _key(net, image_size, stride, backend), "stride": stride})
+
+
+def _write(path: Path, seen: list[tuple[Tensor, Tensor]], volume: str) -> None:
+    vectors, probability = (torch.cat(part).cpu().numpy() for part in zip(*seen, strict=True))
+    # float16 keeps three digits and halves the disk space: 4.6 GB for RSNA-STR, 1280 features.
+    with np.errstate(over="ignore"):
+        vectors = vectors.astype(np.float16)
+    if not np.isfinite(vectors).all():
+        raise UserError("the network gives features that are not finite: train it again")
+    with atomic(path) as beside:
+        np.savez(beside, features=vectors, probability=probability, volume=np.array(volume))
+
+
+def clear_features(folder: Path) -> None:
+    """Delete the slice features in a folder, if there are any."""
+    folder = Path(folder)
+    (folder / CARD).unlink(missing_ok=True)  # first: without it the others do not count
+    for path in folder.glob("*.npz"):
+        path.unlink()
+    remove_leftovers(folder)
+
+
+class SliceFeatures:
+    """The slice features that a prediction wrote.
+
+    Args:
+        folder: the folder that `predict_studies` wrote.
+        store: prepared studies.
+
+    Attributes:
+        key: hash of the network's weights, image size, stride, device and code.
+        stride: features exist for every so many slices of the crop box, from its first slice.
+        volumes: hash of the volume of each study in the store.
+
+    Raises:
+        UserError: no features there, or the store has no hashes of its volumes.
     """
 
-    def __init__(self, folder: Path, net: HopNet, store: Store, image_size: int):
-        self.net, self.store, self.image_size = net, store, image_size
-        studies = store.studies
-        if "sha256" not in studies:
-            raise UserError(f"{store.root} has no column sha256 in its studies: prepare it again")
-        kept = studies[studies["status"] != "excluded"]
-        self.volumes = dict(zip(kept["StudyInstanceUID"], kept["sha256"], strict=True))
-        self.key = _key(net, image_size)
-        self.folder = Path(folder) / self.key
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for other in self.folder.parent.iterdir():
-            if other.is_dir() and other.name != self.key:
-                shutil.rmtree(other)
-        remove_leftovers(self.folder)
+    def __init__(self, folder: Path, store: Store):
+        self.folder, self.store = Path(folder), store
+        if not (self.folder / CARD).exists():
+            raise UserError(
+                f"{self.folder} holds no slice features, or not of all studies: set FEATURES = "
+                "True and add train to PARTS of 30_predict, and run it again"
+            )
+        card = read_json(self.folder / CARD)
+        self.key, self.stride = card["key"], card["stride"]
+        self.volumes = _volume_hashes(store)
 
-    def fill(
-        self,
-        studies: Iterable[str],
-        batch_size: int = 32,
-        progress: Callable[..., Iterable] | None = None,
-    ) -> int:
-        """Compute the features of those `studies` that have none; return the number computed.
+    def members(self, parts: Mapping[str, str], needed: Sequence[str]) -> dict[str, str]:
+        """The studies of `parts` that have features, with their part.
+
+        Args:
+            parts: the part of each study (`part_by_study`).
+            needed: parts of which every study must have features.
 
         Raises:
-            UserError: a study is unknown to the store or was excluded.
+            UserError: one has none; the message says what to set.
         """
-        missing = [study for study in studies if self._load(study) is None]
-        shown = progress(missing, total=len(missing), desc="features") if progress else missing
-        for study in shown:
-            hu = self.store.read_volume(study)
-            features, probability = volume_features(self.net, hu, self.image_size, batch_size)
-            with atomic(self._path(study)) as beside:
-                np.savez(
-                    beside,
-                    features=features,
-                    probability=probability,
-                    volume=np.array(self.volumes[study]),
+        there = {path.stem for path in self.folder.glob("*.npz")}
+        for part in dict.fromkeys(needed):
+            studies = [study for study, its in parts.items() if its == part]
+            missing = [study for study in studies if study not in there]
+            if missing or not studies:
+                raise UserError(
+                    f"{len(missing)} of {len(studies)} studies of part {part} have no slice "
+                    f"features in {self.folder}: set FEATURES = True and add {part} to PARTS of "
+                    "30_predict, and run it again"
                 )
-        return len(missing)
+        return {study: part for study, part in parts.items() if study in there}
 
     def read(self, study: str) -> tuple[np.ndarray, np.ndarray]:
-        """Features `(S, F)` float32 and probability `(S,)` float32 of the slices in the crop box.
+        """Features `(S, F)` float32 and the last hop's probability `(S,)` float32 of a study.
+
+        S counts every `stride`-th slice in the crop box. The probability is as the network gives
+        it, at the prevalence of its training.
 
         Raises:
-            UserError: the study is not prepared, or has no features yet.
+            UserError: the study is not prepared, has no features, or was prepared again since.
         """
-        found = self._load(study)
-        if found is None:
-            raise UserError(f"study {study} has no features in {self.folder}: call fill first")
-        return found
-
-    def _path(self, study: str) -> Path:
-        return self.folder / f"{study}.npz"
-
-    def _load(self, study: str) -> tuple[np.ndarray, np.ndarray] | None:
-        # The study's features, or None if there are none for its current volume.
         if study not in self.volumes:
             raise UserError(
                 f"study {study} is not prepared in {self.store.root}: it has no features"
             )
-        path = self._path(study)
-        if not path.exists():
-            return None
+        path = self.folder / f"{study}.npz"
         try:
             with np.load(path, allow_pickle=False) as file:
-                if str(file["volume"]) != self.volumes[study]:
-                    return None
-                return file["features"].astype(np.float32), file["probability"]
+                volume, vectors, probability = (
+                    file[name] for name in ("volume", "features", "probability")
+                )
+        except FileNotFoundError:
+            raise UserError(
+                f"study {study} has no features in {self.folder}: add its part to PARTS of "
+                "30_predict and run it again"
+            ) from None
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{path} cannot be read ({error}): delete it and rerun") from None
+            raise UserError(f"{path} cannot be read ({error}): run 30_predict again") from None
+        if str(volume) != self.volumes[study]:
+            raise UserError(
+                f"study {study} was prepared again after its features were written to "
+                f"{self.folder}: run 30_predict again"
+            )
+        return vectors.astype(np.float32), probability
 
 
-def pad_studies(cache: FeatureCache, studies: Sequence[str]) -> Batch:
+def pad_studies(features: SliceFeatures, studies: Sequence[str]) -> Batch:
     """Slice features of studies, padded: features `(B, S, F)`, probability and mask `(B, S)`."""
-    read = [cache.read(study) for study in studies]
+    read = [features.read(study) for study in studies]
     return {
         "features": pad_sequence([torch.from_numpy(f) for f, _ in read], True),
         "probability": pad_sequence([torch.from_numpy(p) for _, p in read], True),
@@ -190,9 +209,17 @@ def pad_studies(cache: FeatureCache, studies: Sequence[str]) -> Batch:
     }
 
 
-def _key(net: HopNet, image_size: int) -> str:
-    code = module_hash("pekit.inference.features")
-    content = hashlib.sha256(f"{image_size} {code}".encode())
+def _volume_hashes(store: Store) -> dict[str, str]:
+    studies = store.studies
+    if "sha256" not in studies:
+        raise UserError(f"{store.root} has no column sha256 in its studies: prepare it again")
+    kept = studies[studies["status"] != "excluded"]
+    return dict(zip(kept["StudyInstanceUID"], kept["sha256"], strict=True))
+
+
+def _key(net: HopNet, image_size: int, stride: int, backend: str) -> str:
+    code = module_hash("pekit.inference.predict")
+    content = hashlib.sha256(f"{image_size} {stride} {backend} {code}".encode())
     for name, tensor in net.state_dict().items():
         content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         content.update(tensor.detach().cpu().contiguous().numpy().tobytes())

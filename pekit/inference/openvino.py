@@ -69,6 +69,7 @@ class OpenVinoPredictor:
         ):
             raise UserError("this processor has no bfloat16: use precision float32")
         self.backend, self.hops, self.depth = f"openvino {precision}", net.hops, net.depth
+        self.net = None  # PyTorch does not run
         # By default OpenVINO uses bfloat16 if the processor supports it.
         options = {"INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
         if exported is None:
@@ -77,9 +78,10 @@ class OpenVinoPredictor:
             model = core.read_model(_matching(Path(exported), net, image_size))
         self.compiled = core.compile_model(model, "CPU", options)
 
-    def __call__(self, stack_hu: np.ndarray) -> np.ndarray:
-        """`(B, 3, H, W)` HU -> `(B, K)` float32."""
-        return self.compiled(stack_hu.astype(np.float32))[0]
+    def __call__(self, stack_hu: np.ndarray, batch_size: int = 32) -> np.ndarray:
+        """`(N, 3, H, W)` HU -> `(N, K)` float32, `batch_size` stacks at a time."""
+        batches = (stack_hu[at : at + batch_size] for at in range(0, len(stack_hu), batch_size))
+        return np.concatenate([self.compiled(b.astype(np.float32, order="C"))[0] for b in batches])
 
 
 def has_openvino() -> bool:

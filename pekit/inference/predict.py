@@ -4,8 +4,10 @@ predict = predictor(net, card.image_size)       # predict.backend names library 
 table = predict_studies(predict, store, studies, card.image_size)
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
@@ -19,43 +21,67 @@ from pekit.dataset.stacks import resize_slices, volume_stacks
 from pekit.dataset.store import Store
 from pekit.dataset.windows import SLICES
 from pekit.hop import HopNet, to_best_device
+from pekit.inference.features import features_written
 from pekit.inference.openvino import OpenVinoPredictor, has_openvino
 from pekit.model.prevalence import Prevalence, check_prevalence, correct_hops
 
 Backend = Literal["auto", "torch", "openvino", "openvino-bf16"]
 # The conversion takes 20 to 30 s on a CPU; it saves 6 ms per slice at 96 pixels, 600 ms at 576.
 PAYS_FROM = 256
+READ_AHEAD = 2  # studies, each by a thread of its own
 
 
 class Predictor(Protocol):
-    """A function of HU stacks `(B, depth, H, W)` that gives slice probabilities `(B, K)`.
+    """A function of HU stacks `(N, depth, H, W)` that gives slice probabilities `(N, K)`.
+
+    It reads `batch_size` stacks at a time.
 
     Attributes:
         backend: library and device or precision, for logs.
         hops: number of hops, K.
         depth: slices per stack.
+        net: the PyTorch network that is run; None where another library predicts.
     """
 
     backend: str
     hops: int
     depth: int
+    net: HopNet | None
 
-    def __call__(self, stack_hu: np.ndarray) -> np.ndarray: ...
+    def __call__(self, stack_hu: np.ndarray, batch_size: int = 32) -> np.ndarray: ...
 
 
 class TorchPredictor:
-    """Prediction by PyTorch, on the device of the network."""
+    """Prediction by PyTorch, on the device of the network.
 
-    def __init__(self, net: HopNet):
+    Args:
+        net: the network.
+        bf16: whether to run in mixed precision (autocast to bfloat16). None: on a GPU, if the
+            network was trained so.
+    """
+
+    def __init__(self, net: HopNet, bf16: bool | None = None):
         self.net, self.hops, self.depth = net.eval(), net.hops, net.depth
         self.device = next(net.parameters()).device
-        self.backend = f"torch {self.device.type}"
+        on_gpu = self.device.type == "cuda"
+        self.bf16 = on_gpu and net.precision == "bf16-mixed" if bf16 is None else bf16
+        self.backend = f"torch {self.device.type}{' bf16' if self.bf16 else ''}"
 
     @torch.inference_mode()
-    def __call__(self, stack_hu: np.ndarray) -> np.ndarray:
-        batch = torch.from_numpy(stack_hu).to(self.device)
-        batch = batch.to(memory_format=self.net.memory_format)
-        return self.net(batch).float().softmax(2)[..., 1].cpu().numpy()
+    def __call__(self, stack_hu: np.ndarray, batch_size: int = 32) -> np.ndarray:
+        starts = range(0, len(stack_hu), batch_size)
+        # The results stay on the device until the end: a GPU works while the next batch is made.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = [self.net(self._moved(stack_hu[at : at + batch_size])) for at in starts]
+        return torch.cat(logits).float().softmax(2)[..., 1].cpu().numpy()
+
+    def _moved(self, stack_hu: np.ndarray) -> torch.Tensor:
+        overlapping = torch.from_numpy(stack_hu)
+        # From pinned memory, a copy to the GPU does not wait for the batches before it.
+        pinned = self.device.type == "cuda"
+        batch = torch.empty(overlapping.shape, dtype=overlapping.dtype, pin_memory=pinned)
+        batch = batch.copy_(overlapping).to(self.device, non_blocking=True)
+        return batch.to(memory_format=self.net.memory_format)
 
 
 def predictor(
@@ -64,13 +90,15 @@ def predictor(
     backend: Backend = "auto",
     exported: Path | None = None,
     prevalence: str | float = "training",
+    features: bool = False,
 ) -> Predictor:
     """A predictor for `net`: by default the fastest on this machine that equals PyTorch to 1e-3.
 
     Args:
         net: the network; PyTorch moves it to the device that it uses.
         image_size: side of the square image that the network was trained on, pixels.
-        backend: `auto` takes PyTorch on a GPU if torch finds one; else OpenVINO if it is installed
+        backend: `auto` takes PyTorch on a GPU if torch finds one, in mixed precision if the network
+            was trained so (`TorchPredictor`); else OpenVINO if it is installed
             and worth the conversion (images of PAYS_FROM pixels or more, or `exported`); else
             PyTorch on the CPU. `openvino-bf16` is faster on processors with bfloat16. `auto` never
             takes it, because it changed probabilities by up to 0.05: choose thresholds with it too.
@@ -79,18 +107,24 @@ def predictor(
             network gives them; `natural`: corrected to that of the training part, for networks
             trained on oversampled positives; a number: corrected to that prevalence. The order of
             slices does not change (`pekit.model.prevalence`).
+        features: slice features will be written: `auto` is then PyTorch, and OpenVINO is refused.
 
     Raises:
-        UserError: an unknown backend, OpenVINO is asked for and not installed, an export of other
-            weights, an invalid prevalence, or a network that does not know its own.
+        UserError: an unknown backend, OpenVINO is asked for and not installed or cannot give
+            features, an export of other weights, an invalid prevalence, or a network that does
+            not know its own.
     """
     target = check_prevalence(prevalence, net.prevalence)
     if backend not in get_args(Backend):
         raise UserError(f"backend '{backend}' is unknown: choose {', '.join(get_args(Backend))}")
+    if features and backend.startswith("openvino"):
+        raise UserError(
+            f"{backend} gives no slice features: set BACKEND to auto, or FEATURES to False"
+        )
     if backend == "auto":
         pays = exported is not None or image_size >= PAYS_FROM
         usable = has_openvino() and net.depth == SLICES and not torch.cuda.is_available()
-        backend = "openvino" if pays and usable else "torch"
+        backend = "openvino" if pays and usable and not features else "torch"
     if backend.startswith("openvino"):
         precision = "bfloat16" if backend == "openvino-bf16" else "float32"
         plain = OpenVinoPredictor(net, image_size, precision, exported)
@@ -105,9 +139,10 @@ class _AtPrevalence:
     def __init__(self, plain: Predictor, known: list[Prevalence], target: str | float):
         self.plain, self.known, self.target = plain, known, target
         self.backend, self.hops, self.depth = plain.backend, plain.hops, plain.depth
+        self.net = plain.net
 
-    def __call__(self, stack_hu: np.ndarray) -> np.ndarray:
-        return correct_hops(self.plain(stack_hu), self.known, self.target)
+    def __call__(self, stack_hu: np.ndarray, batch_size: int = 32) -> np.ndarray:
+        return correct_hops(self.plain(stack_hu, batch_size), self.known, self.target)
 
 
 def predict_volume(
@@ -129,10 +164,14 @@ def predict_volume(
         UserError: a probability is not finite.
     """
     predict = TorchPredictor(net) if isinstance(net, HopNet) else net
-    stacks = volume_stacks(resize_slices(hu, image_size), predict.depth)[::stride]
-    starts = range(0, len(stacks), batch_size)
-    parts = [predict(np.ascontiguousarray(stacks[at : at + batch_size])) for at in starts]
-    probability = np.concatenate(parts).repeat(stride, axis=0)[: len(hu)]
+    return _predict_planes(predict, resize_slices(hu, image_size), batch_size, stride)
+
+
+def _predict_planes(
+    predict: Predictor, planes: np.ndarray, batch_size: int, stride: int
+) -> np.ndarray:
+    read = predict(volume_stacks(planes, predict.depth)[::stride], batch_size)
+    probability = read.repeat(stride, axis=0)[: len(planes)]
     if not np.isfinite(probability).all():
         raise UserError("the network gives probabilities that are not finite: train it again")
     return probability
@@ -153,51 +192,72 @@ def predict_studies(
     batch_size: int = 32,
     stride: int = 1,
     progress: Callable[..., Iterable] | None = None,
+    features: Path | None = None,
 ) -> pd.DataFrame:
     """Predictions of every slice of `studies`; slices outside the crop box get probability 0.
 
-    `progress(iterable, total=, desc=)`, for example tqdm, shows the progress.
+    Args:
+        net, image_size, batch_size, stride: as `predict_volume`.
+        progress: shows the progress as `progress(iterable, total=, desc=)`, for example tqdm.
+        features: folder into which to write the slice features, for study heads
+            (`pekit.inference.features`); it needs PyTorch.
 
     Returns:
         One row per slice: UIDs, z, label (where known), hop1, hop2, ...
 
     Raises:
-        UserError: a study is not in the store or was excluded, or there are no studies.
+        UserError: a study is not in the store or was excluded, there are no studies, or features
+            are wanted of a network that gives none.
     """
+    predict = TorchPredictor(net) if isinstance(net, HopNet) else net
     boxes = store.studies.set_index("StudyInstanceUID")
     groups = dict(tuple(store.slices.groupby("StudyInstanceUID")))
-    tables = []
     studies = list(studies)
-    volumes = _read_ahead(store, studies, boxes)
+    if not studies:
+        raise UserError("no study to predict: the list is empty")
+    tables = []
+    volumes = _read_ahead(store, studies, boxes, image_size)
     if progress:
         volumes = progress(volumes, total=len(studies), desc="studies")
-    for study, hu in volumes:
-        slices = groups[study].sort_values("z")
-        inside = predict_volume(net, hu, image_size, batch_size, stride)
-        table = slices[[*UIDS, "z", *([SLICE_LABEL] if SLICE_LABEL in slices else [])]].copy()
-        whole = whole_study(inside, int(boxes.loc[study, "box_z0"]), len(slices))
-        table[[f"hop{k + 1}" for k in range(net.hops)]] = whole
-        tables.append(table)
-    if not tables:
-        raise UserError("no study to predict: the list is empty")
+    with _features_written(features, predict, store, image_size, stride) as write:
+        for study, planes in volumes:
+            slices = groups[study].sort_values("z")
+            inside = _predict_planes(predict, planes, batch_size, stride)
+            write(study)
+            table = slices[[*UIDS, "z", *([SLICE_LABEL] if SLICE_LABEL in slices else [])]].copy()
+            whole = whole_study(inside, int(boxes.loc[study, "box_z0"]), len(slices))
+            table[[f"hop{k + 1}" for k in range(predict.hops)]] = whole
+            tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
+def _features_written(
+    folder: Path | None, predict: Predictor, store: Store, image_size: int, stride: int
+) -> AbstractContextManager[Callable[[str], None]]:
+    if folder is None:
+        return nullcontext(lambda study: None)
+    if predict.net is None:
+        raise UserError(
+            f"{predict.backend} gives no slice features: use a predictor made with features=True"
+        )
+    return features_written(folder, predict.net, store, image_size, stride, predict.backend)
+
+
 def _read_ahead(
-    store: Store, studies: Iterable[str], boxes: pd.DataFrame
+    store: Store, studies: Iterable[str], boxes: pd.DataFrame, image_size: int
 ) -> Iterator[tuple[str, np.ndarray]]:
-    # A thread reads the next volume while the network works on this one.
+    # Threads read and resize the next volumes while the network works on this one.
     def read(study: str) -> np.ndarray:
         if study not in boxes.index or boxes.loc[study, "status"] == "excluded":
             raise UserError(f"study {study} is not prepared in {store.root}: it has no prediction")
-        return store.read_volume(study)
+        return resize_slices(store.read_volume(study), image_size)
 
-    with ThreadPoolExecutor(1) as pool:
-        waiting = None
+    with ThreadPoolExecutor(READ_AHEAD) as pool:
+        waiting: deque[tuple[str, Future]] = deque()
         for study in studies:
-            coming = (study, pool.submit(read, study))
-            if waiting:
-                yield waiting[0], waiting[1].result()
-            waiting = coming
-        if waiting:
-            yield waiting[0], waiting[1].result()
+            waiting.append((study, pool.submit(read, study)))
+            if len(waiting) > READ_AHEAD:
+                ready, volume = waiting.popleft()
+                yield ready, volume.result()
+        for ready, volume in waiting:
+            yield ready, volume.result()

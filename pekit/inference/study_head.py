@@ -9,7 +9,7 @@ import torch
 from pekit.common.errors import UserError
 from pekit.dataset.schema import SLICE_LABEL, UIDS
 from pekit.dataset.store import Store
-from pekit.inference.features import FeatureCache, pad_studies
+from pekit.inference.features import SliceFeatures, pad_studies
 from pekit.inference.predict import whole_study
 from pekit.model.study_head import StudyHead
 
@@ -17,7 +17,7 @@ from pekit.model.study_head import StudyHead
 @torch.inference_mode()
 def predict_head(
     head: StudyHead,
-    cache: FeatureCache,
+    features: SliceFeatures,
     store: Store,
     studies: Sequence[str],
     batch_size: int = 32,
@@ -25,7 +25,8 @@ def predict_head(
     """Probabilities of a head for every slice and exam label of `studies`.
 
     Args:
-        cache: features of at least these studies.
+        features: of at least these studies. With a stride above 1, the outputs of a slice are
+            repeated until the next one that has features.
         batch_size: studies per batch.
 
     Returns:
@@ -39,12 +40,12 @@ def predict_head(
         raise UserError("no study to predict: the list is empty")
     head = head.eval()
     device = next(head.parameters()).device
-    boxes = store.studies.set_index("StudyInstanceUID")["box_z0"]
+    boxes = store.studies.set_index("StudyInstanceUID")
     groups = dict(tuple(store.slices.groupby("StudyInstanceUID")))
     tables, exams = [], []
     for start in range(0, len(studies), batch_size):
         names = studies[start : start + batch_size]
-        batch = pad_studies(cache, names)
+        batch = pad_studies(features, names)
         slice_logits, exam_logits = head(*(tensor.to(device) for tensor in batch.values()))
         exams.append(exam_logits.sigmoid().cpu().numpy())
         both = torch.stack([batch["probability"], slice_logits.sigmoid().cpu()], dim=2).numpy()
@@ -52,7 +53,9 @@ def predict_head(
             table = groups[study].sort_values("z")
             known = [SLICE_LABEL] if SLICE_LABEL in table else []
             table = table[[*UIDS, "z", *known]].copy()
-            table[["frozen", "head"]] = whole_study(inside[mask], int(boxes[study]), len(table))
+            low, high = boxes.loc[study, ["box_z0", "box_z1"]].astype(int)
+            inside = inside[mask].repeat(features.stride, axis=0)[: high - low]
+            table[["frozen", "head"]] = whole_study(inside, low, len(table))
             tables.append(table)
     exam = pd.DataFrame(np.concatenate(exams), columns=list(head.labels))
     exam.insert(0, "StudyInstanceUID", list(studies))

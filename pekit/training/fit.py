@@ -89,7 +89,7 @@ def fit(
         trained, _ = load_model(folder / "model")
         net.load_state_dict(trained.state_dict())
         if isinstance(net, HopNet):
-            net.prevalence = trained.prevalence
+            net.prevalence, net.precision = trained.prevalence, trained.precision
     net.cpu().eval()
     return pd.DataFrame(history)
 

@@ -63,6 +63,7 @@ class Training:
         if self.task == "pe":
             natural = float(self.loader.dataset.label.mean())
             self.net.trained_at(Prevalence(self.loader.sampler.prevalence, natural))
+            self.net.precision = s.precision
         self.batches = len(self.loader)
         self.updates = -(-self.batches // s.accumulate)
         # A loaded network is in evaluation mode.

@@ -1,6 +1,6 @@
 """Training of a study head on frozen slice features, with the competition's score as loss.
 
-    history = fit_head(head, cache, store, split, EXAM_WEIGHTS, IMAGE_WEIGHT, settings, folder, log)
+    history = fit_head(head, features, store, split, weights, image_weight, settings, folder, log)
 
 After a kill the same call resumes after the last whole epoch. Everything random in an epoch depends
 on seed and epoch only: on a CPU the weights end the same to the bit.
@@ -22,7 +22,7 @@ from pekit.common.files import atomic
 from pekit.common.progress import progress, say
 from pekit.dataset.schema import SLICE_LABEL
 from pekit.dataset.store import Store
-from pekit.inference.features import Batch, FeatureCache, pad_studies
+from pekit.inference.features import Batch, SliceFeatures, pad_studies
 from pekit.model.study_head import StudyHead
 from pekit.training.resume import key_of
 from pekit.training.settings import HeadSettings
@@ -43,14 +43,14 @@ def competition_loss(
         slice_logits, batch["slice_label"], reduction="none"
     )
     burden = batch["positives"] / batch["slices"]
-    image = ((slices * batch["mask"]).sum(dim=1) * burden).sum()
+    image = ((slices * batch["repeats"]).sum(dim=1) * burden).sum()
     weight = len(exam) + image_weight * batch["positives"].sum()
     return (exam * weights).sum() + image_weight * image, weight
 
 
 def fit_head(
     head: StudyHead,
-    cache: FeatureCache,
+    features: SliceFeatures,
     store: Store,
     split: pd.DataFrame,
     weights: Mapping[str, float],
@@ -65,7 +65,7 @@ def fit_head(
 
     Args:
         head: trained in place, afterwards in evaluation mode on the CPU.
-        cache: features of the train and validation studies.
+        features: of the train and validation studies.
         split: StudyInstanceUID and part (train, validation).
         weights: weight in the loss of each exam label, in the order of `head.labels`.
         image_weight: weight of the slices in the loss.
@@ -87,8 +87,8 @@ def fit_head(
         studies = sorted(split.loc[split["part"] == part, "StudyInstanceUID"])
         if not studies:
             raise UserError(f"the split has no study in its {part} part")
-        parts[part] = LabelledStudies(cache, store, studies, head.labels)
-    data = f"{cache.key} {sorted(cache.volumes.items())} {dict(weights)} {image_weight}"
+        parts[part] = LabelledStudies(features, store, studies, head.labels)
+    data = f"{features.key} {sorted(features.volumes.items())} {dict(weights)} {image_weight}"
     key = key_of(head, split, "pekit.training.study_head", settings.model_dump_json(), data)
     checkpoint = Path(folder) / f"resume-{key}.pt"
     _start_at_prevalence(head, parts["train"].exam)
@@ -192,7 +192,7 @@ class LabelledStudies:
     """Slice features of studies with their labels, as padded batches.
 
     Args:
-        cache: features of at least these studies.
+        features: of at least these studies.
         studies: their StudyInstanceUIDs.
         labels: names of the exam labels, columns of the store's studies.
 
@@ -201,10 +201,10 @@ class LabelledStudies:
     """
 
     def __init__(
-        self, cache: FeatureCache, store: Store, studies: Sequence[str], labels: tuple[str, ...]
+        self, features: SliceFeatures, store: Store, studies: Sequence[str], labels: tuple[str, ...]
     ):
-        self.cache, self.studies = cache, list(studies)
-        unknown = [study for study in self.studies if study not in cache.volumes]
+        self.features, self.studies = features, list(studies)
+        unknown = [study for study in self.studies if study not in features.volumes]
         if unknown:
             raise UserError(f"study {unknown[0]} is not prepared in {store.root}: check the split")
         table = store.studies.set_index("StudyInstanceUID")
@@ -223,13 +223,24 @@ class LabelledStudies:
         self.box = table.loc[self.studies, ["box_z0", "box_z1"]].astype(int)
 
     def batch(self, studies: Sequence[str]) -> Batch:
-        """Features of `pad_studies` with labels: slice_label `(B, S)`, exam_label `(B, labels)`,
-        positives and slices `(B,)` (counts in the whole studies, also outside the crop box).
+        """Features of `pad_studies` with labels: slice_label and repeats `(B, S)`, exam_label
+        `(B, labels)`, positives and slices `(B,)` (counts in the whole studies, also outside the
+        crop box).
+
+        With a stride, a slice stands for itself and those until the next one that was read, as in
+        predictions: `repeats` is their number (0 in the padding) and slice_label their mean label.
+        The loss is then that of all slices with repeated probabilities.
         """
         box = [self.box.loc[study] for study in studies]
         within = [self.whole[s][b.box_z0 : b.box_z1] for s, b in zip(studies, box, strict=True)]
-        return pad_studies(self.cache, studies) | {
-            "slice_label": pad_sequence([torch.tensor(w).float() for w in within], True),
+        starts = [np.arange(0, len(w), self.features.stride) for w in within]
+        repeats = [np.diff(at, append=len(w)) for w, at in zip(within, starts, strict=True)]
+        label = [
+            np.add.reduceat(w, at) / n for w, at, n in zip(within, starts, repeats, strict=True)
+        ]
+        return pad_studies(self.features, studies) | {
+            "slice_label": pad_sequence([torch.tensor(part).float() for part in label], True),
+            "repeats": pad_sequence([torch.tensor(part).float() for part in repeats], True),
             "exam_label": torch.tensor(self.exam.loc[list(studies)].to_numpy(np.float32)),
             "positives": torch.tensor([float(self.whole[s].sum()) for s in studies]),
             "slices": torch.tensor([float(len(self.whole[s])) for s in studies]),

@@ -26,7 +26,8 @@ def test_all_peers_share_split_and_recipe(peers):
 
 @pytest.mark.parametrize("name", PEERS)
 def test_each_head_reads_its_own_encoder(peers, name):
-    assert set(peers.stages[f"{name}_heads"].after) == {"prepare", name}
+    assert set(peers.stages[f"{name}_predict"].after) == {"prepare", name}
+    assert set(peers.stages[f"{name}_heads"].after) == {"prepare", f"{name}_predict"}
 
 
 @pytest.mark.parametrize("name", ["xu", "pan", "darragh"])

@@ -402,6 +402,7 @@ def test_local_files_follow_imports_and_no_others(tmp_path):
         (["--dicom", "nowhere"], "DICOM=nowhere: no such folder or image file"),
         (["--dicom", __file__], "give the folder of the DICOM files, or one image file (.nii"),
         (["--dicom", ".", "--model", "runs/none"], "MODEL=runs/none: no such folder"),
+        (["--dicom", ".", "--model", ".", "--masks", "none"], "MASKS=none: no such folder"),
     ],
 )
 def test_predict_says_what_it_lacks(tmp_path, options, message):
@@ -426,3 +427,21 @@ def test_two_predictions_of_one_study_do_not_disturb_each_other(tmp_path, monkey
     commands.predict_study(*asked)
     assert seen == [tmp_path / "study"] * 2, "the first still finds its study"
     assert not (tmp_path / "out" / "dicom").exists()
+
+
+def test_masks_of_the_study_are_named_as_neutrally_as_the_study(tmp_path, monkeypatch):
+    for name in ("smith", "smith_masks", "out"):
+        (tmp_path / name).mkdir()
+    given = {}
+
+    def run(notebook, made, params, **_):
+        check_parameters(notebook, params, "here")
+        given.update(params, masks=(commands.NOTEBOOKS / params["MASKS"]).resolve())
+
+    monkeypatch.setattr(commands, "run_notebook", run)
+    study, masks, out = (str(tmp_path / name) for name in ("smith", "smith_masks", "out"))
+    commands.predict_study(study, str(tmp_path), out, masks, "precomputed")
+    assert given.pop("masks") == tmp_path / "smith_masks"
+    assert given["SEGMENTER"] == "precomputed"
+    assert not any("smith" in value for value in given.values())
+    assert not [path for path in (tmp_path / "out").iterdir() if path.is_symlink()]

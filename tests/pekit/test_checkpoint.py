@@ -97,11 +97,23 @@ def test_prevalence_of_each_hop_is_kept(tmp_path):
         load_model(tmp_path)
 
 
+def test_precision_of_the_training_is_kept(tmp_path):
+    net = HopNet([Encoder("test_efficientnet")])
+    net.precision = "bf16-mixed"
+    save_model(tmp_path, net, image_size=64)
+    loaded, card = load_hops(tmp_path)
+    assert loaded.precision == card.precision == "bf16-mixed"
+    content = json.loads((tmp_path / "model.json").read_text())
+    del content["precision"]
+    (tmp_path / "model.json").write_text(json.dumps({**content, "version": 3}))
+    assert load_hops(tmp_path)[0].precision is None, "not known"
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_older_models_are_read_but_have_no_prevalence(two_hops, tmp_path, version):
     net, folder = two_hops
     card = json.loads((folder / "model.json").read_text())
-    later = ("prevalence",) if version == 2 else ("prevalence", "depth", "passes")
+    later = ("precision", "prevalence", *(("depth", "passes") if version == 1 else ()))
     old = {k: v for k, v in card.items() if k not in later}
     (tmp_path / "model.json").write_text(json.dumps({**old, "version": version}))
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())

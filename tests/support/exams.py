@@ -10,7 +10,8 @@ from toy import toy_store
 from pekit.common.files import write_table
 from pekit.dataset.store import Store
 from pekit.hop import HopNet
-from pekit.inference.features import FeatureCache
+from pekit.inference.features import SliceFeatures
+from pekit.inference.predict import predict_studies
 from pekit.model.encoder import Encoder
 from submissions.metric import SUBMISSION_LABELS
 
@@ -44,8 +45,8 @@ def small_net() -> HopNet:
     return HopNet([Encoder("tf_efficientnet_lite0", init="package")]).add_hop().eval()
 
 
-def filled_cache(root: Path, store: Store) -> FeatureCache:
+def written_features(root: Path, store: Store, stride: int = 1) -> SliceFeatures:
     """Features of all studies of the store."""
-    cache = FeatureCache(root, small_net(), store, SIZE)
-    cache.fill(cache.volumes)
-    return cache
+    kept = store.studies.query("status != 'excluded'")["StudyInstanceUID"]
+    predict_studies(small_net(), store, kept, SIZE, stride=stride, features=root)
+    return SliceFeatures(root, store)

@@ -1,12 +1,15 @@
+import time
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from toy import BELOW, DEPTH, toy_store
 
 from pekit.common.errors import UserError
-from pekit.dataset.stacks import StackDataset, training_samples, volume_stacks
+from pekit.dataset.stacks import StackDataset, resize_slices, training_samples, volume_stacks
 from pekit.hop import HopNet
-from pekit.inference.predict import predict_studies, predict_volume, predictor
+from pekit.inference.predict import TorchPredictor, predict_studies, predict_volume, predictor
 from pekit.model.encoder import Encoder
 from pekit.model.prevalence import Prevalence
 
@@ -67,6 +70,62 @@ def test_probabilities_at_another_prevalence(toy, net):
         odds = plain[hop] / (1 - plain[hop]) * ratio
         np.testing.assert_allclose(at[hop], odds / (1 + odds), rtol=1e-5)
     assert (at.loc[at["z"] < BELOW, ["hop1", "hop2"]] == 0).all(axis=None)
+
+
+def test_the_next_study_is_resized_while_the_network_works(toy, monkeypatch):
+    resized, ahead = [], []
+
+    def noted(hu, image_size):
+        planes = resize_slices(hu, image_size)
+        resized.append(len(planes))
+        return planes
+
+    class Waits:
+        """Computes nothing, and returns once the next study is resized, or after 2 s."""
+
+        backend, hops, depth, net = "waits", 1, 3, None
+
+        def __call__(self, stack_hu, batch_size):
+            wanted, end = min(len(ahead) + 2, 3), time.monotonic() + 2
+            while len(resized) < wanted and time.monotonic() < end:
+                time.sleep(0.01)
+            ahead.append(len(resized) >= wanted)
+            return np.zeros((len(stack_hu), 1))
+
+    monkeypatch.setattr("pekit.inference.predict.resize_slices", noted)
+    predict_studies(Waits(), toy[0], toy[1]["StudyInstanceUID"][:3], 32)
+    assert ahead == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "bf16"),
+    [
+        ("cuda", "bf16-mixed", True),
+        ("cuda", "32-true", False),
+        ("cuda", None, False),
+        ("cpu", "bf16-mixed", False),
+    ],
+)
+def test_a_gpu_predicts_in_the_precision_of_the_training(device, precision, bf16):
+    weights = SimpleNamespace(device=torch.device(device))
+    net = SimpleNamespace(hops=2, depth=3, precision=precision, parameters=lambda: iter([weights]))
+    net.eval = lambda: net
+    predict = TorchPredictor(net)
+    assert (predict.bf16, predict.backend) == (bf16, f"torch {device}{' bf16' if bf16 else ''}")
+
+
+def test_mixed_precision_computes_in_bfloat16(toy, net):
+    """Autocast, as in training; weights stay float32, and bfloat16 keeps about three digits."""
+    hu = toy[0].read_volume(toy[1]["StudyInstanceUID"].iloc[1])
+    computed = set()
+    layer = net.encoders[-1].net.conv_head
+    hook = layer.register_forward_hook(lambda layer, given, out: computed.add(out.dtype))
+    mixed = predict_volume(TorchPredictor(net, bf16=True), hu, 32)
+    hook.remove()
+    assert computed == {torch.bfloat16}
+    assert mixed.dtype == np.float32
+    np.testing.assert_allclose(mixed, predict_volume(net, hu, 32), atol=0.02)
+    assert {weight.dtype for weight in net.parameters()} == {torch.float32}
 
 
 def test_ends_are_repeated():

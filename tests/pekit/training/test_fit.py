@@ -256,6 +256,7 @@ def test_bf16(toy, small, tmp_path):
         history = fit(net, *toy, settings, tmp_path, lambda row, epoch: None)
         losses[precision] = history["train_loss"].iloc[0]
         assert {p.dtype for p in net.parameters()} == {torch.float32}
+        assert load_hops(tmp_path)[0].precision == net.precision == precision
     assert 1e-7 < abs(losses["bf16-mixed"] - losses["32-true"]) < 0.05, "rounded, but little"
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from exams import exam_store, filled_cache
+from exams import exam_store, written_features
 from toy import BELOW, DEPTH
 
 from pekit.checkpoint import load_head
@@ -24,7 +24,7 @@ SETTINGS = HeadSettings(kind="gru", hidden=16, epochs=12, batch_size=4, lr=5e-3,
 def exams(tmp_path_factory):
     root = tmp_path_factory.mktemp("exams")
     store, split = exam_store(root / "store")
-    return store, split, filled_cache(root / "features", store)
+    return store, split, written_features(root / "features", store)
 
 
 def new_head(kind="gru"):
@@ -33,9 +33,11 @@ def new_head(kind="gru"):
 
 
 def fit(exams, folder, head=None, settings=SETTINGS, log=lambda row, epoch: None):
-    store, split, cache = exams
+    store, split, features = exams
     head = head or new_head()
-    history = fit_head(head, cache, store, split, EXAM_WEIGHTS, IMAGE_WEIGHT, settings, folder, log)
+    history = fit_head(
+        head, features, store, split, EXAM_WEIGHTS, IMAGE_WEIGHT, settings, folder, log
+    )
     return head, history
 
 
@@ -51,10 +53,10 @@ def same(one, two):
 
 def test_the_loss_is_the_competitions_score(exams, trained):
     """For studies without slices outside the crop box, the loss is the score of the predictions."""
-    store, split, cache = exams
+    store, split, features = exams
     head = trained[0]
     studies = split["StudyInstanceUID"].tolist()[1:5]
-    batch = LabelledStudies(cache, store, studies, LABELS).batch(studies)
+    batch = LabelledStudies(features, store, studies, LABELS).batch(studies)
     # Slices below the crop box do not count in the loss, but in the fraction of positive slices.
     assert batch["slices"].tolist() == [DEPTH + BELOW] * 4
     assert batch["positives"].tolist() == [3, 0, 3, 0]
@@ -63,7 +65,7 @@ def test_the_loss_is_the_competitions_score(exams, trained):
     weights = torch.tensor(list(EXAM_WEIGHTS.values()))
     above, below = competition_loss(*logits, batch, weights, IMAGE_WEIGHT)
 
-    slices, exam = predict_head(head, cache, store, studies)
+    slices, exam = predict_head(head, features, store, studies)
     slices = slices[slices["z"] >= BELOW]
     truth = slices.merge(store.studies[["StudyInstanceUID", *LABELS]], on="StudyInstanceUID")
     long = exam.melt("StudyInstanceUID", var_name="of", value_name="label")
@@ -78,10 +80,33 @@ def test_the_loss_is_the_competitions_score(exams, trained):
     assert (above / below).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_with_a_stride_the_loss_is_that_of_the_repeated_probabilities(exams, tmp_path):
+    """Features of rows 0, 3, 6 and 9 of 10; rows 4, 5 and 6 have PE."""
+    store, split, _ = exams
+    features = written_features(tmp_path, store, stride=3)
+    study = split["StudyInstanceUID"][1]
+    batch = LabelledStudies(features, store, [study], LABELS).batch([study])
+    assert batch["repeats"].tolist() == [[3, 3, 3, 1]]
+    np.testing.assert_allclose(batch["slice_label"], [[0, 2 / 3, 1 / 3, 0]])
+    assert (batch["positives"].item(), batch["slices"].item()) == (3, DEPTH + BELOW)
+    head = new_head().eval()
+    logits = head(batch["features"], batch["probability"], batch["mask"])
+    above, _ = competition_loss(*logits, batch, torch.zeros(len(LABELS)), IMAGE_WEIGHT)
+
+    slices, _ = predict_head(head, features, store, [study])
+    inside = slices[slices["z"] >= BELOW]
+    assert inside["head"].nunique() == 4
+    assert (inside["frozen"].to_numpy() == features.read(study)[1].repeat(3)[:DEPTH]).all()
+    label, p = inside[SLICE_LABEL], inside["head"]
+    each = -(label * np.log(p) + (1 - label) * np.log(1 - p))
+    expected = IMAGE_WEIGHT * 3 / (DEPTH + BELOW) * each.sum()
+    assert above.item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_loss_by_hand():
     """Logits of 0 cost ln 2 each; padding and slices of a study without PE cost nothing."""
     batch = {
-        "mask": torch.tensor([[True, True, False], [True, True, True]]),
+        "repeats": torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]),
         "slice_label": torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]),
         "exam_label": torch.tensor([[1.0, 0.0], [0.0, 1.0]]),
         "positives": torch.tensor([1.0, 0.0]),
@@ -100,9 +125,9 @@ def test_training_learns_and_saves_the_head(exams, trained):
     assert history["validation_loss"].iloc[-1] < 0.6 * history["validation_loss"].iloc[0]
     assert same(load_head(folder), head)
     assert not list(folder.glob("*.pt"))
-    store, split, cache = exams
+    store, split, features = exams
     held_out = split.query("part == 'validation'")["StudyInstanceUID"].tolist()
-    slices, exam = predict_head(head, cache, store, held_out)
+    slices, exam = predict_head(head, features, store, held_out)
     assert (pe_probability(exam) > 0.5).tolist() == [False, True]
     positive = slices[slices[SLICE_LABEL] == 1]
     assert positive["head"].mean() > positive["frozen"].mean()
@@ -141,28 +166,28 @@ def test_every_kind_trains(exams, tmp_path, kind):
 
 
 def test_slices_outside_the_box_get_zero(exams, trained):
-    store, split, cache = exams
+    store, split, features = exams
     studies = split["StudyInstanceUID"].tolist()[:3]
-    slices, exam = predict_head(trained[0], cache, store, studies, batch_size=2)
+    slices, exam = predict_head(trained[0], features, store, studies, batch_size=2)
     assert len(slices) == 3 * (DEPTH + BELOW)
     assert exam["StudyInstanceUID"].tolist() == studies
     outside = slices["z"] < BELOW
     assert (slices.loc[outside, ["frozen", "head"]] == 0).all(axis=None)
     assert (slices.loc[~outside, ["frozen", "head"]] > 0).all(axis=None)
-    expected = np.concatenate([cache.read(study)[1] for study in studies])
+    expected = np.concatenate([features.read(study)[1] for study in studies])
     np.testing.assert_array_equal(slices.loc[~outside, "frozen"], expected)
 
 
 def test_bad_studies_and_labels_are_named(exams, tmp_path):
-    store, split, cache = exams
+    store, split, features = exams
     with pytest.raises(UserError, match="no study in its train part"):
-        fit((store, split.assign(part="test"), cache), tmp_path)
+        fit((store, split.assign(part="test"), features), tmp_path)
     with pytest.raises(UserError, match="nobody is not prepared"):
-        LabelledStudies(cache, store, ["nobody"], LABELS)
+        LabelledStudies(features, store, ["nobody"], LABELS)
     with pytest.raises(UserError, match="no exam labels septic_pe"):
-        LabelledStudies(cache, store, [], ("septic_pe",))
+        LabelledStudies(features, store, [], ("septic_pe",))
     with pytest.raises(UserError, match="list is empty"):
-        predict_head(new_head(), cache, store, [])
+        predict_head(new_head(), features, store, [])
     head = StudyHead("gru", 1280, ("central_pe",), hidden=16)
     with pytest.raises(UserError, match="the head predicts"):
         fit(exams, tmp_path, head)
@@ -177,14 +202,14 @@ def test_bad_studies_and_labels_are_named(exams, tmp_path):
 
 def test_an_unlabelled_study_is_named(tmp_path):
     store, split = exam_store(tmp_path / "store", n=4)
-    cache = filled_cache(tmp_path / "features", store)
+    features = written_features(tmp_path / "features", store)
     studies = store.studies
     studies["central_pe"] = studies["central_pe"].astype(float)
     studies.loc[1, "central_pe"] = np.nan
     write_table(store.root / "studies.parquet", studies)
     study = studies["StudyInstanceUID"][1]
     with pytest.raises(UserError, match=f"study {study} is not labelled"):
-        fit((store, split, cache), tmp_path)
+        fit((store, split, features), tmp_path)
 
 
 def test_pe_is_neither_negative_nor_indeterminate():
