@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Iterable
 
 AIR_HU = -1024
 # Lower end of the lung window (-600, 1500): 0 in all three windows of the paper (section IV).
@@ -53,6 +54,7 @@ LANDMARKS = (
 )
 
 _RSNA_UID = re.compile(r"[0-9a-f]{12}")
+_HOP = re.compile(r"hop([1-9]\d*)")
 
 
 def public_uid(uid: str) -> str:
@@ -60,3 +62,12 @@ def public_uid(uid: str) -> str:
     if _RSNA_UID.fullmatch(uid):
         return uid
     return hashlib.sha256(uid.encode()).hexdigest()[:12]
+
+
+def hop_names(names: Iterable[str]) -> list[str]:
+    """The names of hops among these, in the order of the hops: "hop2" before "hop10".
+
+    Args:
+        names: such as the columns of a table of predictions, or the votes of thresholds.json.
+    """
+    return sorted(filter(_HOP.fullmatch, names), key=lambda name: int(name.removeprefix("hop")))

@@ -10,7 +10,8 @@ calibration.py   reliability, Brier score, ECE, temperature
 subgroups.py     sensitivity by clot burden, location, image quality
 exam_labels.py   the nine exam labels
 errors.py        error analysis: studies with a wrong verdict
-ablation.py      tables of an ablation: arms with several seeds
+ablation.py      tables of an ablation: arms with several seeds; arm.py: one of them
+summary.py       the table that people read first, and its title
 published.py     published results of the paper and others (on other studies, not comparable)
 checks.py        checks of columns and vectors
 """

@@ -63,12 +63,10 @@ def resampled_sums(table: np.ndarray, n_boot: int, seed: int) -> np.ndarray:
     return np.concatenate([weights @ table for weights in draws(len(table), n_boot, seed)])
 
 
-def resampled_f1(truth: np.ndarray, verdict: np.ndarray, n_boot: int, seed: int) -> np.ndarray:
-    """F1 of each resample of the studies; NaN where truth and verdict are all negative."""
-    counts = np.stack([truth & verdict, truth ^ verdict], axis=1).astype(np.float64)
-    tp, wrong = resampled_sums(counts, n_boot, seed).T
-    with np.errstate(invalid="ignore"):
-        return 2 * tp / (2 * tp + wrong)
+def resampled_counts(truth: np.ndarray, verdict: np.ndarray, n_boot: int, seed: int) -> np.ndarray:
+    """Counts TN, FP, FN, TP `(4, resamples)` of each resample of the studies."""
+    cells = [~truth & ~verdict, ~truth & verdict, truth & ~verdict, truth & verdict]
+    return resampled_sums(np.stack(cells, axis=1).astype(np.float64), n_boot, seed).T
 
 
 def resampled_ranking(

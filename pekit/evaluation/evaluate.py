@@ -12,12 +12,13 @@ The same inputs give the same tables, so anyone with the folder can call
 `evaluate(*read_inputs(folder))` and compare every number.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 from pydantic import Field
 
@@ -26,9 +27,8 @@ from pekit.common.files import read_json, read_table, write_json, write_table
 from pekit.common.settings import Settings
 from pekit.dataset.schema import EXAM_LABELS, SLICE_LABEL
 from pekit.evaluation import tables
-from pekit.evaluation.metrics import summary
-from pekit.evaluation.predictions import LONG, STUDY, check_long, probs_by_study, study_truth
-from pekit.evaluation.protocols import PROTOCOLS, Assignment, Evaluated, apply_protocol, assign
+from pekit.evaluation.predictions import LONG, STUDY, check_long, cohort, probs_by_study
+from pekit.evaluation.protocols import PROTOCOLS, Evaluated, apply_protocol, assign
 from pekit.voting import Vote, best_vote, named_criterion
 
 
@@ -81,8 +81,8 @@ def evaluate(
         settings: parts, criterion, resamples.
 
     Returns:
-        Tables thresholds, study_metrics, optimism, summary, confusion, paired, slice_metrics,
-        temperatures, calibration, reliability, subgroups, verdicts.
+        Tables thresholds, study_metrics, optimism, summary, confusion, verdicts, paired,
+        slice_metrics, temperatures, calibration, reliability, subgroups.
 
     Raises:
         UserError: predictions that cannot be evaluated (`check_long`), missing exam labels, or a
@@ -92,55 +92,71 @@ def evaluate(
     check_long(predictions, settings.parts)
     models = list(dict.fromkeys(predictions["model"]))
     slices = {name: predictions[predictions["model"] == name] for name in models}
-    first = slices[models[0]]
-    truth = study_truth(first)
-    cohort = pd.DataFrame({"part": first.groupby(STUDY)["part"].first(), "truth": truth})
-    assignments = {
-        protocol: assign(protocol, cohort, settings.choose_on, settings.report_on, settings.seed)
-        for protocol in PROTOCOLS
-    }
+    known = cohort(slices[models[0]])
     probs = {name: probs_by_study(slices[name], "prob") for name in models}
-    evaluated = {
-        (protocol, name): apply_protocol(
-            probs[name], truth, assignments[protocol], settings.criterion, settings.at
-        )
-        for protocol, name in product(PROTOCOLS, models)
-    }
-    chosen = cohort.index[cohort["part"] == settings.choose_on]
+    evaluated = by_protocol(probs, known, settings)
+    chosen = known.index[known["part"] == settings.choose_on]
     votes = {
         name: best_vote(
             {study: probs[name][study] for study in chosen},
-            truth.loc[chosen],
+            known.loc[chosen, "truth"],
             settings.criterion,
             at=settings.at,
         )
         for name in models
     }
-    return Evaluation(dict(_tables(slices, studies, settings, assignments, evaluated)), votes)
+    return Evaluation(dict(_tables(slices, studies, settings, evaluated)), votes)
+
+
+def by_protocol(
+    probs: Mapping[str, Mapping[str, np.ndarray]],
+    studies: pd.DataFrame,
+    settings: EvaluationSettings,
+) -> dict[tuple[str, str], Evaluated]:
+    """Verdicts of every model by both protocols, by (protocol, model).
+
+    Args:
+        probs: by model, the slice probabilities `(Z,)` of each study. For a model that gives one
+            probability per study, that is one "slice": its vote is one threshold.
+        studies: part and truth by StudyInstanceUID (`pekit.evaluation.predictions.cohort`).
+        settings: parts, criterion, and the seed of the halves.
+
+    Raises:
+        UserError: a model lacks a study, or as `assign` and `best_vote`.
+    """
+    used = studies.index[studies["part"].isin(settings.parts)]
+    for model, of_model in probs.items():
+        if lacking := sorted(set(used) - set(of_model)):
+            raise UserError(
+                f"{model}: {len(lacking)} studies have no prediction, such as {lacking[0]}: "
+                f"predict all of {' and '.join(settings.parts)}"
+            )
+    parts = settings.choose_on, settings.report_on
+    assignments = {p: assign(p, studies, *parts, settings.seed) for p in PROTOCOLS}
+    return {
+        (protocol, model): apply_protocol(
+            probs[model], studies["truth"], assignments[protocol], settings.criterion, settings.at
+        )
+        for protocol, model in product(PROTOCOLS, probs)
+    }
 
 
 def _tables(
     slices: dict[str, pd.DataFrame],
     studies: pd.DataFrame,
     settings: EvaluationSettings,
-    assignments: dict[str, tuple[Assignment, ...]],
     evaluated: dict[tuple[str, str], Evaluated],
 ) -> Iterator[tuple[str, pd.DataFrame]]:
     resampling = settings.n_boot, settings.seed
     by_study = {key: found.studies for key, found in evaluated.items()}
-    yield "thresholds", tables.thresholds(evaluated)
-    metrics = tables.study_level(by_study, *resampling)
-    yield "study_metrics", metrics
-    yield "optimism", tables.optimism(metrics)
-    yield "summary", summary(metrics, tables.KEYS)
-    yield "confusion", tables.confusions(by_study)
+    yield from tables.study_tables(evaluated, *resampling).items()
     reported = {name: t[t["part"] == settings.report_on] for name, t in slices.items()}
     yield "paired", tables.paired(by_study, reported, *resampling)
     yield "slice_metrics", tables.slice_level(reported, *resampling)
+    assignments = {protocol: found.assignments for (protocol, _), found in evaluated.items()}
     yield from tables.calibrations(slices, reported, assignments, *resampling).items()
     positive = next(iter(reported.values())).groupby(STUDY)[SLICE_LABEL].sum()
     yield "subgroups", tables.subgroups(by_study, positive, studies)
-    yield "verdicts", tables.verdicts(by_study)
 
 
 def write_inputs(

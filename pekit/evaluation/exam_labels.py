@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 
 from pekit.common.errors import UserError
+from pekit.evaluation.evaluate import EvaluationSettings, by_protocol
 from pekit.evaluation.metrics import COLUMNS, ranking_metrics
-from pekit.evaluation.predictions import probs_by_study, study_truth
-from pekit.voting import best_vote, study_scores, study_verdicts
+from pekit.evaluation.predictions import cohort, probs_by_study
+from pekit.evaluation.tables import study_tables
 
 # The exam labels that exclude PE.
 NO_PE = ("negative_exam_for_pe", "indeterminate")
@@ -33,32 +34,32 @@ def pe_probability(exams: pd.DataFrame) -> pd.Series:
     return pd.Series(neither.to_numpy(), pd.Index(exams["StudyInstanceUID"]), name="pe")
 
 
-def verdicts_beside_vote(
-    chosen: pd.DataFrame,
-    reported: pd.DataFrame,
-    pe: Mapping[str, tuple[pd.Series, pd.Series]],
-    criterion: str = "f1",
-) -> dict[str, tuple[pd.Series, pd.Series]]:
-    """Verdict and score of each reported study, by the vote and by each study head.
+def heads_beside_vote(
+    slices: pd.DataFrame, pe: Mapping[str, pd.Series], settings: EvaluationSettings
+) -> dict[str, pd.DataFrame]:
+    """The vote and each study head by both protocols: tables of `study_tables`.
 
     The score of a head is P(PE), with one threshold; that of the vote is the mu-th largest
-    probability. All thresholds are chosen on the same studies.
+    probability. Thresholds of all are chosen on the same studies; where `choose_on` is `report_on`,
+    the held-out protocol chooses them on the other half.
 
     Args:
-        chosen, reported: slices of the studies to choose on and to report, with the network's
-            probability `frozen` (`pekit.inference.study_head.predict_head`).
-        pe: by head, P(PE) of the studies to choose on and of those to report.
-        criterion: as `pekit.voting.best_vote` takes it.
+        slices: one row per slice of the studies to choose on and to report: StudyInstanceUID, z,
+            part, pe_present_on_image, and the network's probability `frozen`
+            (`pekit.inference.study_head.predict_head`).
+        pe: by head, P(PE) of these studies (`pe_probability`).
+        settings: parts, criterion, resamples.
+
+    Returns:
+        Tables thresholds, study_metrics, optimism, summary, confusion, verdicts.
+
+    Raises:
+        UserError: as `pekit.evaluation.evaluate.by_protocol`.
     """
-    truth, index = study_truth(chosen), study_truth(reported).index
-    vote = best_vote(probs_by_study(chosen, "frozen"), truth, criterion)
-    probs = probs_by_study(reported, "frozen")
-    found = {"vote": (study_verdicts(probs, vote)[index], study_scores(probs, vote.mu)[index])}
-    for head, (to_choose, score) in pe.items():
-        alone = {study: [p] for study, p in to_choose.items()}
-        threshold = best_vote(alone, truth, criterion).delta
-        found[head] = (score[index] > threshold, score[index])
-    return found
+    probs = {"vote": probs_by_study(slices, "frozen")}
+    probs |= {head: {study: np.array([p]) for study, p in of.items()} for head, of in pe.items()}
+    evaluated = by_protocol(probs, cohort(slices), settings)
+    return study_tables(evaluated, settings.n_boot, settings.seed)
 
 
 def exam_metrics(

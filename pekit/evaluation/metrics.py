@@ -9,20 +9,24 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
+from pekit.common.errors import UserError
 from pekit.dataset.schema import SLICE_LABEL
 from pekit.evaluation.bootstrap import (
     Value,
     percentiles,
     proportion,
-    resampled_f1,
+    resampled_counts,
     resampled_ranking,
 )
 from pekit.evaluation.checks import Vector, both_classes, checked, require_columns
 from pekit.evaluation.predictions import STUDY
+from pekit.evaluation.published import PAPER_PREVALENCE
 
 COLUMNS = ("value", "low", "high", "note")
+# PPV and F1 at the paper's prevalence, to read beside the paper's.
+PPV_AT, F1_AT = (f"{name} at {100 * PAPER_PREVALENCE:.0f} %" for name in ("PPV", "F1"))
 # Study metrics in the order of tables I to IV; the paper has no AUROC.
-SUMMARY = ("sensitivity", "specificity", "PPV", "NPV", "F1", "AUROC")
+SUMMARY = ("sensitivity", "specificity", "PPV", "NPV", "F1", PPV_AT, F1_AT, "AUROC")
 Q_WEIGHTED = "q-weighted AUROC"
 
 
@@ -53,12 +57,13 @@ def study_metrics(
         verdict: the vote's verdict of each study, 0 or 1.
         score: study score in [0,1], for AUROC and AP; without it they are left out. Series must
             share their index.
-        n_boot: bootstrap resamples of the studies, for F1, AUROC and AP.
+        n_boot: bootstrap resamples of the studies, for all but the proportions.
         seed: random seed of the resampling.
 
     Returns:
-        Rows sensitivity, specificity, PPV, NPV, F1, AUROC, AP; columns value, low, high, note.
-        A ratio of 0/0 (PPV where no verdict is positive) is NaN, and its note says why.
+        Rows sensitivity, specificity, PPV, NPV, F1, PPV and F1 at the paper's prevalence, AUROC,
+        AP; columns value, low, high, note. A ratio of 0/0 (PPV where no verdict is positive) is
+        NaN, and its note says why.
 
     Raises:
         UserError: one class only, different lengths or order, NaN, or values out of range.
@@ -66,18 +71,68 @@ def study_metrics(
     given = {"truth": truth, "verdict": verdict} | ({} if score is None else {"score": score})
     truth, verdict, *scores = checked(**given)
     both_classes(truth)
-    (tn, fp), (fn, tp) = confusion_matrix(truth, verdict, labels=[0, 1])
-    resampled = resampled_f1(truth, verdict, n_boot, seed)
+    tn, fp, fn, tp = counts = confusion_matrix(truth, verdict, labels=[0, 1]).ravel()
+    value = count_metrics(*counts)
+    resampled = count_metrics(*resampled_counts(truth, verdict, n_boot, seed))
     rows = {
         "sensitivity": proportion(tp, tp + fn, "no study has PE"),
         "specificity": proportion(tn, tn + fp, "every study has PE"),
         "PPV": proportion(tp, tp + fp, "no verdict is positive"),
         "NPV": proportion(tn, tn + fn, "every verdict is positive"),
-        "F1": percentiles(2 * tp / (2 * tp + fp + fn), resampled[~np.isnan(resampled)]),
     }
+    for name in ("F1", PPV_AT, F1_AT):
+        defined = resampled[name][~np.isnan(resampled[name])]
+        undefined = np.nan, np.nan, np.nan, "undefined: no verdict is positive"
+        rows[name] = undefined if np.isnan(value[name]) else percentiles(value[name], defined)
     if scores:
         rows |= _ranking(truth, scores[0], np.arange(len(truth)), n_boot, seed)
     return metric_rows(rows)
+
+
+def count_metrics(
+    tn: np.ndarray, fp: np.ndarray, fn: np.ndarray, tp: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Metrics by name from counts of studies, numbers or arrays of one shape; NaN for 0/0."""
+    tn, fp, fn, tp = (np.asarray(count, np.float64) for count in (tn, fp, fn, tp))
+    with np.errstate(invalid="ignore"):
+        sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
+        ppv_at, f1_at = at_prevalence(sensitivity, specificity, PAPER_PREVALENCE)
+        return {
+            "sensitivity": sensitivity,
+            "specificity": specificity,
+            "PPV": tp / (tp + fp),
+            "NPV": tn / (tn + fn),
+            "F1": 2 * tp / (2 * tp + fp + fn),
+            PPV_AT: ppv_at,
+            F1_AT: f1_at,
+        }
+
+
+def at_prevalence(
+    sensitivity: np.ndarray, specificity: np.ndarray, prevalence: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """PPV and F1 that a sensitivity and a specificity give at another prevalence.
+
+    Sensitivity and specificity do not depend on the share of studies with PE; PPV and F1 do. Per
+    study, true positives are sensitivity * prevalence, and false positives
+    (1 - specificity) * (1 - prevalence).
+
+    Args:
+        sensitivity, specificity: in [0,1], numbers or arrays of one shape.
+        prevalence: share of studies with PE, in (0,1).
+
+    Returns:
+        PPV (NaN where no verdict is positive) and F1.
+
+    Raises:
+        UserError: a prevalence that is not in (0,1).
+    """
+    if not 0 < prevalence < 1:
+        raise UserError(f"prevalence {prevalence}: give the share of studies with PE, in (0,1)")
+    tp = np.asarray(sensitivity) * prevalence
+    fp = (1 - np.asarray(specificity)) * (1 - prevalence)
+    with np.errstate(invalid="ignore"):
+        return tp / (tp + fp), 2 * tp / (tp + fp + prevalence)
 
 
 def slice_metrics(

@@ -12,8 +12,14 @@ import pandas as pd
 from scipy.stats import norm, rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pekit.evaluation.bootstrap import CONFIDENCE, percentiles, resampled_f1, resampled_ranking
+from pekit.evaluation.bootstrap import (
+    CONFIDENCE,
+    percentiles,
+    resampled_counts,
+    resampled_ranking,
+)
 from pekit.evaluation.checks import Vector, both_classes, checked
+from pekit.evaluation.metrics import count_metrics
 
 NO_TEST = "no test: see the interval"
 _Z = norm.ppf((1 + CONFIDENCE) / 2)
@@ -114,7 +120,10 @@ def f1_difference(
     """
     truth, a, b = checked(truth=truth, verdict_a=verdict_a, verdict_b=verdict_b)
     both_classes(truth)
-    resampled = resampled_f1(truth, b, n_boot, seed) - resampled_f1(truth, a, n_boot, seed)
+    resampled_a, resampled_b = (
+        count_metrics(*resampled_counts(truth, verdict, n_boot, seed))["F1"] for verdict in (a, b)
+    )
+    resampled = resampled_b - resampled_a
     value = _f1(truth, b) - _f1(truth, a)
     value, low, high, note = percentiles(value, resampled[~np.isnan(resampled)])
     return Difference(value, low, high, np.nan, note or NO_TEST)

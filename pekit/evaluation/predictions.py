@@ -222,3 +222,13 @@ def study_truth(predictions: pd.DataFrame) -> pd.Series:
     require_columns(predictions, (STUDY, SLICE_LABEL))
     _check_labels(predictions)
     return predictions.groupby(STUDY)[SLICE_LABEL].max().astype(bool)
+
+
+def cohort(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The studies of a table of predictions, by StudyInstanceUID: part and truth (bool).
+
+    Raises:
+        UserError: as `study_truth`.
+    """
+    truth = study_truth(predictions)
+    return pd.DataFrame({"part": predictions.groupby(STUDY)["part"].first(), "truth": truth})

@@ -52,6 +52,11 @@ class Evaluated:
     studies: pd.DataFrame
     votes: tuple[tuple[Assignment, Vote], ...]
 
+    @property
+    def assignments(self) -> tuple[Assignment, ...]:
+        """Which studies were chosen on and reported."""
+        return tuple(assignment for assignment, _ in self.votes)
+
 
 def halves(truth: pd.Series, seed: int = 0) -> pd.Series:
     """Two halves of the studies, stratified by class: 0 or 1 by StudyInstanceUID.

@@ -1,7 +1,8 @@
 """Published results of the paper and others, to show beside ours.
 
 They were measured on other studies, most of them on other data sets: a difference from our results
-is not a comparison of methods. Nothing in the kit computes with these values.
+is not a comparison of methods. Nothing in the kit computes with these values, apart from
+`PAPER_PREVALENCE`.
 
     published("IV")     # the paper's table IV, one row per value
     published()         # everything
@@ -14,6 +15,10 @@ from pekit.common.errors import UserError
 COLUMNS = ("table", "row", "metric", "value", "source", "dataset")
 TABLES = ("I", "II", "III", "IV", "")
 _METRICS = ("sensitivity", "specificity", "PPV", "NPV", "F1")
+
+# Share of studies with PE among the paper's validation studies. 836 is printed (section V-A);
+# 211 follows from its results (`_COUNTS` below). F1 and PPV depend on this share.
+PAPER_PREVALENCE = 211 / 836
 
 _PAPER = "Condrea et al."
 _RSNA = "RSNA-STR, the paper's 836 validation studies"

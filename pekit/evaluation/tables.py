@@ -15,7 +15,7 @@ from pekit.evaluation.calibration import (
     fit_temperature,
     reliability,
 )
-from pekit.evaluation.metrics import confusion, slice_metrics, study_metrics
+from pekit.evaluation.metrics import confusion, slice_metrics, study_metrics, summary
 from pekit.evaluation.paired import (
     Difference,
     delong,
@@ -30,7 +30,30 @@ from pekit.evaluation.subgroups import subgroup_metrics
 
 KEYS = ["protocol", "model"]
 BOTH = "both"  # nothing is chosen, so both protocols give the same
+# The trivial model that calls every study positive: what F1 and PPV give for nothing.
+ALL_POSITIVE = "all positive"
 ByStudy = Mapping[tuple[str, str], pd.DataFrame]
+
+
+def study_tables(
+    evaluated: Mapping[tuple[str, str], Evaluated], n_boot: int, seed: int
+) -> dict[str, pd.DataFrame]:
+    """Tables thresholds, study_metrics, optimism, summary (as text, to read), confusion, verdicts.
+
+    Args:
+        evaluated: verdicts by (protocol, model), from `pekit.evaluation.evaluate.by_protocol`.
+        n_boot, seed: bootstrap resamples of the studies and their random seed.
+    """
+    by_study = {key: found.studies for key, found in evaluated.items()}
+    metrics = study_level(by_study, n_boot, seed)
+    return {
+        "thresholds": thresholds(evaluated),
+        "study_metrics": metrics,
+        "optimism": optimism(metrics),
+        "summary": summary(metrics, KEYS),
+        "confusion": confusions(by_study),
+        "verdicts": verdicts(by_study),
+    }
 
 
 def thresholds(evaluated: Mapping[tuple[str, str], Evaluated]) -> pd.DataFrame:
@@ -53,17 +76,23 @@ def thresholds(evaluated: Mapping[tuple[str, str], Evaluated]) -> pd.DataFrame:
 
 
 def study_level(evaluated: ByStudy, n_boot: int, seed: int) -> pd.DataFrame:
-    """Columns metric, value, low, high, note, from `pekit.evaluation.metrics.study_metrics`."""
+    """Columns metric, value, low, high, note, from `pekit.evaluation.metrics.study_metrics`.
+
+    The last model is `ALL_POSITIVE`, with the protocol "both".
+    """
+    first = next(iter(evaluated.values()))
+    trivial = {(BOTH, ALL_POSITIVE): first.assign(verdict=True, score=1.0)}
     return _stacked(
         {
             key: study_metrics(t["truth"], t["verdict"], t["score"], n_boot, seed)
-            for key, t in evaluated.items()
+            for key, t in {**evaluated, **trivial}.items()
         }
     )
 
 
 def optimism(metrics: pd.DataFrame) -> pd.DataFrame:
     """Value of each metric by both protocols, and the optimism: paper minus held-out."""
+    metrics = metrics[metrics["protocol"] != BOTH]
     wide = metrics.pivot(index=["model", "metric"], columns="protocol", values="value")
     order = metrics[["model", "metric"]].drop_duplicates()
     wide = wide.loc[list(order.itertuples(index=False, name=None)), ["paper", "held-out"]]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pekit.common.errors import UserError
 from pekit.common.files import read_json, write_json
+from pekit.dataset.schema import hop_names
 from pekit.voting import Vote, named_criterion
 
 _FIELDS = ("split", "chosen_on", "criterion", "at", "votes")
@@ -25,7 +26,7 @@ class Thresholds:
         split: SHA-256 of the split.
         chosen_on: the part of the split whose studies they were chosen on.
         criterion, at: the criterion of the choice and its target (`pekit.voting`).
-        votes: hop -> vote, such as "hop2"; the last hop last.
+        votes: hop -> vote, such as "hop2", in the order of the hops: the last hop last.
     """
 
     split: str
@@ -59,7 +60,10 @@ def read_thresholds(path: Path, split_hash: str | None = None) -> Thresholds:
         raise UserError(f"{path} has no votes: {redo}")
     try:
         named_criterion(content["criterion"], content["at"])
-        votes = {hop: Vote(**vote) for hop, vote in content["votes"].items()}
+        hops = hop_names(content["votes"])
+        if unknown := sorted(set(content["votes"]) - set(hops)):
+            raise UserError(f"{unknown[0]!r} is not a hop")
+        votes = {hop: Vote(**content["votes"][hop]) for hop in hops}
     except (TypeError, UserError) as error:
         raise UserError(f"{path} is malformed ({error}): {redo}") from None
     if split_hash is not None and content["split"] != split_hash:

@@ -61,7 +61,8 @@ def roc_curves(
                 dot = fp / (fp + tn), tp / (tp + fn)
                 ax.plot(*dot, "o", color=style["color"], mec="black", zorder=3)
     axes[0].set(aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    axes[0].legend(frameon=False, loc="lower right", fontsize=9)
+    covers = None if auroc is None else "95 % intervals over studies"
+    axes[0].legend(frameon=False, loc="lower right", fontsize=9, title=covers, title_fontsize=9)
     for ax in axes:
         ax.set(xlabel="1 - specificity", ylabel="sensitivity")
     if theirs is not None:

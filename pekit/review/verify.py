@@ -17,6 +17,7 @@ import pandas as pd
 
 from pekit.common.errors import UserError
 from pekit.common.files import file_hash, read_table
+from pekit.dataset.schema import hop_names
 from pekit.review.bundle import (
     INDEX,
     STAGES,
@@ -116,7 +117,7 @@ def _predictions(bundle: Path, stage: str, about: Mapping) -> Iterator[Check]:
     columns = []
     for table in (read_table(bundle / file, (SLICE,)) for file in sources):
         table = table.drop_duplicates(SLICE).set_index(SLICE)
-        columns += [table[hop] for hop in table if hop.startswith("hop")]
+        columns += [table[hop] for hop in hop_names(table)]
     for name, probs in _evaluated(read_table(path)):
         found = any(probs.equals(column.reindex(probs.index)) for column in columns)
         label = f"{path.relative_to(bundle).as_posix()}, {name}"
@@ -131,7 +132,7 @@ def _evaluated(table: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
         for model, rows in table.groupby("model", sort=False):
             yield str(model), rows.set_index(SLICE)["prob"]
     elif {"stage", "level", "seed"} <= set(table):
-        hops = [name for name in table if name.startswith("hop")]
+        hops = hop_names(table)
         for run, rows in table.groupby(["stage", "level", "seed"], sort=False):
             for hop in hops:
                 if rows[hop].notna().all():

@@ -8,6 +8,7 @@ from pekit.common.errors import UserError
 from pekit.evaluation.ablation import AblationSettings, ablation, read_inputs, write_inputs
 from pekit.evaluation.metrics import SUMMARY, study_metrics
 from pekit.evaluation.predictions import probs_by_study, study_truth
+from pekit.evaluation.published import published
 from pekit.figures.ablation import ablation_forest
 from pekit.voting import best_vote, study_scores, study_verdicts
 
@@ -64,7 +65,7 @@ def test_a_value_is_the_mean_over_seeds_of_the_metric(predictions, tables):
 def test_the_paper_chooses_on_what_it_reports(tables):
     f1 = (
         tables["arms"]
-        .query("metric == 'F1'")
+        .query("metric == 'F1' and protocol != 'both'")
         .pivot(index="row", columns="protocol", values="value")
     )
     assert (f1["paper"] >= f1["held-out"]).all()
@@ -103,6 +104,47 @@ def test_the_interval_holds_the_spread_of_seeds_too(predictions):
     assert width(differ) > 1.3 * width(alike)
 
 
+def test_every_table_ends_with_calling_every_study_positive(predictions, tables):
+    test = predictions.query("part == 'test' and stage == 'one' and seed == 0")
+    share = study_truth(test).mean()
+    rows = tables["arms"].query("row == 'all positive'").set_index(["table", "metric"])
+    assert rows.index.tolist() == [(table, metric) for table in TABLES for metric in SUMMARY]
+    assert set(rows["protocol"]) == {"both"}
+    assert set(rows["seeds"]) == {0}
+    for table in TABLES:
+        value = rows.loc[table, "value"]
+        assert value["sensitivity"] == 1
+        assert value["specificity"] == 0
+        assert value["PPV"] == pytest.approx(share)
+        assert value["F1"] == pytest.approx(2 * share / (1 + share))
+        assert value["AUROC"] == pytest.approx(0.5)
+        assert value["F1 at 25 %"] == pytest.approx(422 / 1047)
+        shown = tables["summary"].query("table == @table")
+        assert shown["row"].iloc[-1] == "all positive"
+        assert shown["seeds"].tolist() == [3] * (len(shown) - 1) + [0]
+        assert shown.iloc[-1]["PPV"].startswith(f"{share:.3f} [")
+    assert set(rows["studies"]) == {30}
+    assert set(rows["with_pe"]) == {round(30 * share)}
+
+
+def test_the_figure_sets_the_papers_f1_at_its_own_prevalence(tables):
+    arms = tables["arms"].query("protocol == 'held-out' and table == 'III'")
+    figure = ablation_forest(arms, published("III"), "mean of 3 seeds")
+    crosses = {
+        ax.get_title(): [list(line.get_xdata()) for line in ax.lines if line.get_marker() == "x"]
+        for ax in figure.axes
+    }
+    share = 100 * arms["with_pe"].iloc[0] / 30
+    assert crosses == {
+        f"F1 ({share:.1f} % with PE)": [],
+        "F1 at 25 %": [[0.894, 0.910]],
+        "AUROC": [],
+    }
+    assert figure.get_suptitle() == "mean of 3 seeds"
+    (legend,) = figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["published, other studies", "ours"]
+
+
 def test_levels_are_evaluated_separately(predictions):
     hard = predictions.assign(level="difficulty 2")
     hard["hop2"] = hard["hop1"]
@@ -129,7 +171,8 @@ def test_runs_that_cannot_be_compared_are_named(predictions, change, named):
     tables = {"IV": {"weak": "one/hop1", "hop 2": "two/hop2"}} if named else TABLES
     settings = SETTINGS.model_copy(update={"tables": tables, "n_boot": 20})
     if named is None:  # different tables may have different seeds
-        assert len(ablation(change(predictions), settings)["arms"]) == 36
+        rows = 3 * 2 + 2  # three arms by two protocols, and the trivial one of two tables
+        assert len(ablation(change(predictions), settings)["arms"]) == rows * len(SUMMARY)
     else:
         with pytest.raises(UserError, match=named):
             ablation(change(predictions), settings)

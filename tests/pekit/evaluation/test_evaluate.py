@@ -52,6 +52,7 @@ def test_every_table_has_models_and_both_protocols(found, case):
     assert set(tables) == TABLES
     for name, table in tables.items():
         models = ["hop 2", "control"] if name == "paired" else ["hop 1", "hop 2", "control"]
+        models += ["all positive"] if name in ("study_metrics", "summary") else []
         assert table["model"].unique().tolist() == models, name
         if name == "optimism":
             assert {"paper", "held-out"} <= set(table)
@@ -134,7 +135,26 @@ def test_optimism_is_paper_less_held_out(found):
                 for p in ("paper", "held-out")
             )
             assert row.optimism == pytest.approx(paper - held_out)
-        assert len(optimism) == 3 * 7
+        assert len(optimism) == 3 * 9
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_calling_every_study_positive_by_hand(found, case):
+    """15 of 30 studies have PE; at the paper's prevalence 211 of 836."""
+    tables = found[case].tables
+    rows = tables["study_metrics"].query("model == 'all positive'").set_index("metric")
+    assert set(rows["protocol"]) == {"both"}
+    value = rows["value"]
+    assert value["sensitivity"] == 1
+    assert value["specificity"] == 0
+    assert value["PPV"] == value["AUROC"] == value["AP"] == 0.5
+    assert value["F1"] == pytest.approx(2 * 0.5 / 1.5)
+    assert value["PPV at 25 %"] == pytest.approx(211 / 836)
+    assert value["F1 at 25 %"] == pytest.approx(422 / 1047)
+    assert np.isnan(value["NPV"])
+    assert rows.loc["NPV", "note"] == "undefined: every verdict is positive"
+    assert one(tables["summary"], model="all positive")["NPV"] == "undefined"
+    assert set(found[case].votes) == {"hop 1", "hop 2", "control"}
 
 
 def test_models_are_tested_against_the_first(data, found):

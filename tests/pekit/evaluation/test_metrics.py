@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from pekit.common.errors import UserError
 from pekit.evaluation import bootstrap as resampling
 from pekit.evaluation.metrics import (
+    at_prevalence,
     confusion,
     ranking_metrics,
     slice_metrics,
@@ -50,6 +51,9 @@ def test_the_papers_counts_give_its_printed_row():
         "PPV": 0.890909,
         "NPV": 0.975649,
         "F1": 0.909513,
+        # The paper's studies have the paper's prevalence.
+        "PPV at 25 %": 0.890909,
+        "F1 at 25 %": 0.909513,
     }
     assert table.value.to_dict() == pytest.approx(exact, abs=1e-6)
     rows = published("III").query("row == 'hop 2'")
@@ -61,6 +65,37 @@ def test_the_papers_counts_give_its_printed_row():
     for name in ("specificity", "NPV"):
         assert cut[name] == printed[name]
         assert rounded[name] == pytest.approx(printed[name] + 0.001)
+
+
+def test_ppv_and_f1_at_the_papers_prevalence_by_hand():
+    """Sensitivity 0.8 and specificity 0.7 among 10 and 10 studies, brought to 211 and 625.
+
+    TP = 168.8, FP = 187.5, FN = 42.2: PPV = 168.8 / 356.3, F1 = 337.6 / 567.3.
+    """
+    table = study_metrics(*studies_of(tp=8, fp=3, fn=2, tn=7))
+    assert table.loc["PPV", "value"] == pytest.approx(8 / 11)
+    assert table.loc["PPV at 25 %", "value"] == pytest.approx(168.8 / 356.3)
+    assert table.loc["F1 at 25 %", "value"] == pytest.approx(337.6 / 567.3)
+    for name in ("PPV at 25 %", "F1 at 25 %"):
+        low, value, high = table.loc[name, ["low", "value", "high"]]
+        assert low < value < high
+    ten_times = study_metrics(*studies_of(tp=8, fp=30, fn=2, tn=70))
+    assert ten_times.loc["F1 at 25 %", "value"] == pytest.approx(337.6 / 567.3)
+    assert ten_times.loc["F1", "value"] == pytest.approx(16 / 48)
+
+
+def test_another_prevalence_by_hand():
+    # Of 1000 studies 100 have PE: TP 90, FP 45, FN 10.
+    ppv, f1 = at_prevalence(0.9, 0.95, 0.1)
+    assert ppv == pytest.approx(90 / 135)
+    assert f1 == pytest.approx(180 / 235) == 2 * ppv * 0.9 / (ppv + 0.9)
+    ppv, f1 = at_prevalence(np.array([1.0, 0.0]), np.array([0.0, 1.0]), 0.25)
+    assert ppv[0] == 0.25
+    assert np.isnan(ppv[1])
+    assert f1.tolist() == pytest.approx([2 * 0.25 / 1.25, 0])
+    for prevalence in (0, 1, 25.2):
+        with pytest.raises(UserError, match="share of studies with PE"):
+            at_prevalence(0.9, 0.95, prevalence)
 
 
 def test_confusion_is_laid_out_as_in_scikit_learn():
@@ -180,7 +215,8 @@ def test_no_metric_is_silently_nan():
     table = study_metrics([1, 1, 0, 0], [0, 0, 0, 0], [0.4, 0.3, 0.2, 0.1])
     assert table.loc["PPV", ["value", "low", "high"]].isna().all()
     assert table.loc["PPV", "note"] == "undefined: no verdict is positive"
-    assert table.drop(index="PPV")[["value", "low", "high"]].notna().all(axis=None)
+    assert table.loc["PPV at 25 %", "note"] == "undefined: no verdict is positive"
+    assert table.drop(index=["PPV", "PPV at 25 %"])[["value", "low", "high"]].notna().all(axis=None)
     table = study_metrics([1, 0], [1, 1])
     assert table.loc["NPV", "note"] == "undefined: every verdict is positive"
     # A perfect AUROC on few studies must not look certain.

@@ -3,7 +3,7 @@
 import pytest
 
 from pekit.common.errors import UserError
-from pekit.evaluation.published import TABLES, published
+from pekit.evaluation.published import PAPER_PREVALENCE, TABLES, published
 
 
 def test_tables_have_the_papers_rows():
@@ -33,6 +33,12 @@ def test_the_rsna_rows_have_one_prevalence():
     for row in ("baseline", "+ crop", "+ landmarks", "+ hop 2"):
         sens, spec, ppv = ours.loc[row, ["sensitivity", "specificity", "PPV"]]
         assert 211 * sens / (211 * sens + 625 * (1 - spec)) == pytest.approx(ppv, abs=0.007)
+
+
+def test_the_papers_prevalence_is_that_of_its_counts():
+    counts = published("").set_index(["row", "metric"])["value"]["+ hop 2"]
+    with_pe = counts["TP"] + counts["FN"]
+    assert with_pe / (with_pe + counts["TN"] + counts["FP"]) == PAPER_PREVALENCE
 
 
 def test_unknown_table_is_named():

@@ -25,6 +25,12 @@ def test_read_as_written(path):
     assert list(read_thresholds(path).votes) == ["hop1", "hop2"]
 
 
+def test_the_last_hop_is_the_last_by_number(tmp_path):
+    votes = {f"hop{k}": Vote(k, 0.5) for k in (10, 2, 1)}
+    write_thresholds(tmp_path / "t.json", Thresholds("41bb82", "validation", "f1", None, votes))
+    assert list(read_thresholds(tmp_path / "t.json").votes) == ["hop1", "hop2", "hop10"]
+
+
 def test_of_another_run_is_refused(path):
     with pytest.raises(UserError, match=r"thresholds\.json is of another run.*41bb82.*cafe"):
         read_thresholds(path, "cafe")
@@ -39,6 +45,7 @@ def test_of_another_run_is_refused(path):
         (lambda c: c | {"votes": {"hop1": {"mu": 0, "delta": 0.5}}}, "malformed.*mu=0"),
         (lambda c: c | {"votes": {"hop1": {"mu": 1, "delta": 1.5}}}, r"malformed.*delta=1\.5"),
         (lambda c: c | {"votes": {"hop1": {"mu": 1}}}, "malformed"),
+        (lambda c: c | {"votes": {"hop 1": {"mu": 1, "delta": 0.5}}}, "'hop 1' is not a hop"),
         (lambda c: c | {"votes": {"hop1": {"mu": 1, "delta": "x"}}}, "malformed"),
         (lambda c: c | {"criterion": "f2"}, "malformed.*criterion 'f2'"),
         (lambda c: c | {"at": 0.9}, r"malformed.*leave at=0\.9 out"),

@@ -66,7 +66,9 @@ def test_published_points_name_their_source():
 
 def test_the_legend_takes_intervals_from_a_table():
     text = pd.Series({"hop 1": "0.9 [0.8, 1.0]"})
-    (entry,) = roc_curves({"hop 1": (TRUTH, SCORE)}, text).axes[0].get_legend().get_texts()
+    legend = roc_curves({"hop 1": (TRUTH, SCORE)}, text).axes[0].get_legend()
+    assert legend.get_title().get_text() == "95 % intervals over studies"
+    (entry,) = legend.get_texts()
     assert entry.get_text() == "hop 1: AUROC 0.9 [0.8, 1.0]"
 
 
