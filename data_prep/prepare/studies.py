@@ -84,9 +84,7 @@ def prepare(
         gpus = segmenter_gpus(settings.segmenter, settings.segmenter_options)
         if gpus is not None and todo:
             workers = min(workers, max(len(gpus), 1))
-            say(
-                f"{settings.segmenter} runs in {workers} process(es), on {len(gpus) or 'no'} GPU(s)"
-            )
+            say(f"{settings.segmenter} is a network: processes = {workers}, at most one per GPU")
         work = partial(prepare_study, root=root, settings=settings)
         run_studies(work, todo, records, workers, progress, gpus or ())
         done = [records.read(task) for task in tasks]

@@ -46,10 +46,8 @@ def test_on_a_cpu_one_process_does_all(cohort, gpus, tmp_path, monkeypatch, caps
     store = prepare(cohort, tmp_path, settings, sources=("train",), workers=8)
     assert processes == [os.getpid()] * 3
     assert not store.studies["reasons"].str.contains("unexpected").any()
-    assert (
-        "totalsegmentator is a network: processes = 1, at most one per GPU"
-        in capsys.readouterr().out
-    )
+    said = "totalsegmentator is a network: processes = 1, at most one per GPU"
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
