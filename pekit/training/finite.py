@@ -4,7 +4,7 @@ import itertools
 import math
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from pekit.common.errors import UserError

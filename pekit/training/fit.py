@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch.multiprocessing import ProcessRaisedException
 
 from pekit.checkpoint import load_model
@@ -102,7 +102,7 @@ def _fabric(settings: TrainSettings) -> Fabric:
             "set devices to their number, or device to auto or cpu"
         )
     # Lightning's tips and notices would hide the line per epoch.
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     return Fabric(
         accelerator={"auto": "auto", "cpu": "cpu", "gpu": "cuda"}[settings.device],
         devices=cluster.devices,

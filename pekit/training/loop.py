@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import nn
 
 from pekit.checkpoint import load_model, save_model
