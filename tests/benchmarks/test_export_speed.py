@@ -9,7 +9,7 @@ import torch
 
 from pekit.hop import HopNet
 from pekit.inference.openvino import OpenVinoPredictor
-from pekit.inference.predict import TorchPredictor
+from pekit.inference.pytorch import TorchPredictor
 from pekit.model.encoder import Encoder
 
 pytest.importorskip("openvino", reason="needs pip install 'pekit[export]'")

@@ -21,7 +21,8 @@ from pekit.dataset.stacks import middle_stacks, resize_slices
 from pekit.hop import HopNet
 from pekit.inference.export import export_model
 from pekit.inference.openvino import OpenVinoPredictor
-from pekit.inference.predict import TorchPredictor, predict_studies, predict_volume, predictor
+from pekit.inference.predict import predict_studies, predict_volume, predictor
+from pekit.inference.pytorch import TorchPredictor
 from pekit.model.encoder import Encoder
 from pekit.model.landmark_net import LandmarkNet
 from pekit.model.prevalence import Prevalence

@@ -10,7 +10,8 @@ from pekit.common.errors import UserError
 from pekit.common.files import write_table
 from pekit.hop import HopNet
 from pekit.inference.features import SliceFeatures, clear_features
-from pekit.inference.predict import TorchPredictor, predict_studies, predict_volume, predictor
+from pekit.inference.predict import predict_studies, predict_volume, predictor
+from pekit.inference.pytorch import TorchPredictor
 from pekit.model.prevalence import Prevalence
 
 

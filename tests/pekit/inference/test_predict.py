@@ -9,7 +9,8 @@ from toy import BELOW, DEPTH, toy_store
 from pekit.common.errors import UserError
 from pekit.dataset.stacks import StackDataset, resize_slices, training_samples, volume_stacks
 from pekit.hop import HopNet
-from pekit.inference.predict import TorchPredictor, predict_studies, predict_volume, predictor
+from pekit.inference.predict import predict_studies, predict_volume, predictor
+from pekit.inference.pytorch import TorchPredictor
 from pekit.model.encoder import Encoder
 from pekit.model.prevalence import Prevalence
 
