@@ -16,12 +16,15 @@ An experiment is one YAML file <name>.yaml; the folders of its stages lie in run
         like: hop1                  # notebook, needs and params of hop1, except for what follows
         params: {EPOCHS: 16}
 
-`about` says in a sentence what the experiment takes; it is printed before the first stage. With
-`extends` and `like`, dictionaries such as TRAIN are merged key by key. Every notebook also
-receives RUN, the folder of its own stage. `needs: {MODEL: .}` passes the experiment's own folder,
-`needs: {DICOM: cohort/test}` a folder inside that of a stage, and `after: [evaluate]` makes a stage
-wait for another without a parameter. Folders are passed relative to notebooks/, where the kernels
-run. Stages are repeated over axes (seeds, levels of difficulty): batch/axes.py.
+`about` says in a sentence what the experiment takes; it is printed before the first stage. `only:
+[tables]` leaves out all stages but these and those that they need.
+
+With `extends` and `like`, dictionaries such as TRAIN are merged key by key; `needs: {INIT: null}`
+takes back a need. Every notebook also receives RUN, the folder of its own stage. `needs:
+{MODEL: .}` passes the experiment's own folder, `needs: {DICOM: cohort/test}` a folder inside that
+of a stage, and `after: [evaluate]` makes a stage wait for another without a parameter. Folders are
+passed relative to notebooks/, where the kernels run. Stages are repeated over axes (seeds, levels
+of difficulty): batch/axes.py.
 """
 
 import re
@@ -72,6 +75,8 @@ def read_experiment(path: Path) -> Experiment:
     """
     content = _load(path)
     stages = expand(_merge_like(content["stages"], path), content["axes"], path)
+    if content["only"] is not None:
+        stages = _only(content["only"], stages, path)
     folder = ROOT / "runs" / path.stem
     done: dict[str, Stage] = {}
     for name in _in_order(stages, path):
@@ -127,8 +132,8 @@ def _load(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]]:
         content = yaml.load(path.read_text(), Loader=_StrictLoader)
     except yaml.YAMLError as error:
         raise UserError(f"{path.name} is not valid YAML: {error}") from None
-    _check_keys(content, ("about", "extends", "axes", "stages"), path.name)
-    about = str(content.get("about") or "").strip()
+    _check_keys(content, ("about", "extends", "only", "axes", "stages"), path.name)
+    said = {"about": str(content.get("about") or "").strip(), "only": content.get("only")}
     axes, stages = content.get("axes") or {}, content.get("stages") or {}
     _check_keys(axes, None, f"{path.name}: axes")
     _check_keys(stages, None, f"{path.name}: stages")
@@ -147,11 +152,11 @@ def _load(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]]:
         if not isinstance(entry.get("after") or [], list):
             raise UserError(f"{where}: after: expected a list of stages")
     if "extends" not in content:
-        return {"about": about, "axes": axes, "stages": stages}
+        return {**said, "axes": axes, "stages": stages}
     base = _load(path.parent / str(content["extends"]), (*seen, path))
     known = base["stages"]
     merged = {name: _overlay(known.get(name, {}), entry) for name, entry in stages.items()}
-    return {"about": about, "axes": base["axes"] | axes, "stages": known | merged}
+    return {**said, "axes": base["axes"] | axes, "stages": known | merged}
 
 
 def _check_keys(content: Any, allowed: tuple[str, ...] | None, where: str) -> None:
@@ -198,8 +203,24 @@ def _merge_like(stages: dict[str, dict[str, Any]], path: Path) -> dict[str, dict
             if "like" in model:
                 raise UserError(f"{where}: that stage is itself like another; name that one")
             entry = _overlay(model, {key: entry[key] for key in entry if key != "like"})
-        merged[name] = _overlay({}, entry)
+        entry = _overlay({}, entry)
+        entry["needs"] = {key: stage for key, stage in entry["needs"].items() if stage is not None}
+        merged[name] = entry
     return merged
+
+
+def _only(wanted: Any, stages: dict[str, dict[str, Any]], path: Path) -> dict[str, dict[str, Any]]:
+    """The stages that `only` names (every repeat of them), and those that they need."""
+    found: list[str] = []
+    for name in wanted if isinstance(wanted, list) else [wanted]:
+        repeat = re.compile(rf"{re.escape(str(name))}(_[a-z]+\d.*)?")
+        repeats = [stage for stage in stages if repeat.fullmatch(stage)]
+        if not repeats:
+            raise UserError(f"{path.name}: only: no stage {name!r}; {nearest(str(name), stages)}")
+        found += repeats
+    for name in found:  # grows while it is read
+        found += [need for need in _after(stages[name]) if need in stages and need not in found]
+    return {name: entry for name, entry in stages.items() if name in found}
 
 
 def _in_order(stages: Mapping[str, dict[str, Any]], path: Path) -> list[str]:

@@ -338,6 +338,7 @@ def experiment(folder: Path, text: str, name: str = "try.yaml") -> Path:
         ("stages: {a: {params: {RUN: x}}}", "no notebook None"),
         ("stages: {a: {share: 2}}", "stage a: share = 2: a part of the cores"),
         ("stages: {a: {share: half}}", "share = 'half': a part of the cores"),
+        ("only: [tabels]\nstages: {tables: {}}", "only: no stage 'tabels'; did you mean tables?"),
         ("stages: [a]", "expected `name: value` pairs"),
         ("stages: {a: ", "not valid YAML"),
         ("extends: none.yaml\nstages: {}", "no experiment"),
@@ -372,6 +373,16 @@ def test_extends_like_and_folders(tmp_path, monkeypatch):
         "SIZE": 5,
     }
     assert stages["b"].after == ("a",)
+    own = experiment(
+        tmp_path,
+        f"extends: base.yaml\nstages:\n  d: {{notebook: {notebook.name}, needs: {{UP: a}}}}\n"
+        "  c: {like: d, needs: {UP: null}}",
+    )
+    assert read_experiment(own).stages["c"].after == ()
+    few = experiment(tmp_path, "extends: base.yaml\nonly: [a]\nstages: {}", "u.yaml")
+    assert list(read_experiment(few).stages) == ["a"]
+    both = experiment(tmp_path, "extends: base.yaml\nonly: [b]\nstages: {}", "v.yaml")
+    assert list(read_experiment(both).stages) == ["a", "b"], "what it needs comes along"
     half = experiment(tmp_path, "extends: base.yaml\nstages: {a: {share: 0.5}}", "s.yaml")
     whole = experiment(tmp_path, "extends: base.yaml\nstages: {}", "t.yaml")
     shares = [read_experiment(path).stages["a"].share for path in (half, whole)]
