@@ -57,7 +57,7 @@ def ablation_forest(
     # All panels share the y axis; the first row is at the top.
     grid[0, 0].set_ylim(len(rows) - 0.5, -0.5)
     for ax, metric in zip(grid[-1], _SHOWN, strict=True):
-        ax.set_xlabel(f"{metric} of studies")
+        ax.set_xlabel(f"study {metric}")
     figure.suptitle(title, fontsize=10)
     shown = grid[0, 1].get_legend_handles_labels()
     figure.legend(*shown, fontsize=8, loc="outside lower center", ncols=2)
