@@ -41,8 +41,8 @@ _ORDER = {"held-out": 0, "paper": 1, BOTH: 2}
 class AblationSettings(EvaluationSettings):
     """The rows of an ablation's tables, and how its runs are evaluated.
 
-    `tables`: number of the paper's table, "I" to "IV" -> name of a row -> "stage/hop", in the order
-    of the steps. Studies and seeds are resampled.
+    `tables`: number of the paper's table, "I" to "IV", or a name of one's own -> name of a row ->
+    "stage/hop", in the order of the steps. Studies and seeds are resampled.
     """
 
     tables: dict[str, dict[str, str]]
