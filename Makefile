@@ -23,7 +23,7 @@ help:  ## List the commands
 
 setup: $(READY)  ## Make .venv with the pinned packages (once; 2 to 3 minutes)
 
-demo: $(READY)  ## The whole chain on a synthetic cohort, without a GPU (20 to 25 minutes)
+demo: $(READY)  ## The whole chain on a synthetic cohort, without a GPU (about half an hour)
 	@$(RUN) batch notebooks/experiments/demo.yaml
 
 smoke: $(READY)  ## The same chain, tiny, to check that everything runs
