@@ -117,10 +117,8 @@ def train_fed(trial: Trial, loader: DataLoader, seconds: float) -> Rate:
 
 def predict_alone(net: HopNet, stacks: np.ndarray, mixed: bool, seconds: float) -> Rate:
     """Prediction of one batch `(B, 3, H, W)` int16 HU, from and to the machine's memory."""
-    predict = TorchPredictor(net)
-    device = predict.device.type
-    with torch.autocast(device, torch.bfloat16, enabled=mixed):
-        return _rate(_Repeated(stacks), predict, len(stacks), device, seconds)
+    predict = TorchPredictor(net, bf16=mixed)
+    return _rate(_Repeated(stacks), predict, len(stacks), predict.device.type, seconds)
 
 
 def predict_fed(
@@ -133,15 +131,14 @@ def predict_fed(
     seconds: float,
 ) -> Rate:
     """Prediction of whole studies, as `predict_studies` does it."""
-    predict = TorchPredictor(net)
+    predict = TorchPredictor(net, bf16=mixed)
     device = predict.device.type
     slices = [store.volume_shape(study)[0] for study in studies[:64]]
 
     def run(count: int) -> float:
         chosen = list(itertools.islice(itertools.cycle(studies[: len(slices)]), count))
         start = time.perf_counter()
-        with torch.autocast(device, torch.bfloat16, enabled=mixed):
-            predict_studies(predict, store, chosen, image_size, batch)
+        predict_studies(predict, store, chosen, image_size, batch)
         return time.perf_counter() - start
 
     run(1)  # the first batches are slower

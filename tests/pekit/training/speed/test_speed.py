@@ -152,3 +152,13 @@ def test_a_store_without_labels_is_refused(tmp_path):
 def test_a_wrong_setting_is_said_in_a_line(capsys):
     assert main(["--image-size", "8"]) == 1
     assert capsys.readouterr().err.startswith("SpeedSettings: image_size = 8")
+
+
+def test_mixed_precision_is_measured_in_mixed_precision():
+    """An autocast that is off inside one that is on computes in float32."""
+    net = rates.build_network("test_efficientnet", 32, 1)
+    seen = set()
+    net.encoders[0].net.conv_head.register_forward_hook(lambda m, i, out: seen.add(out.dtype))
+    stacks = np.zeros((2, 3, 32, 32), np.int16)
+    rates.predict_alone(net, stacks, mixed=True, seconds=0)
+    assert seen == {torch.bfloat16}
