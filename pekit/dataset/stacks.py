@@ -62,8 +62,12 @@ def training_samples(store: Store, studies: list[str], stride: int = 1) -> pd.Da
 
 def spread_samples(samples: pd.DataFrame, n: int) -> pd.DataFrame:
     """At most `n` of the samples, evenly spread over studies and slices."""
-    keep = np.linspace(0, len(samples) - 1, min(n, len(samples))).round().astype(int)
-    return samples.iloc[keep].reset_index(drop=True)
+    return samples.iloc[evenly(len(samples), n)].reset_index(drop=True)
+
+
+def evenly(total: int, n: int) -> list[int]:
+    """At most `n` of the indices below `total`, evenly spread, with the first and the last."""
+    return np.linspace(0, total - 1, min(n, total)).round().astype(int).tolist()
 
 
 def read_stack(store: Store, study: str, row: int, depth: int = SLICES) -> np.ndarray:

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from pekit.evaluation.bootstrap import Value, draws, percentiles
+from pekit.evaluation.bootstrap import Value, cells, draws, percentiles
 from pekit.evaluation.metrics import SUMMARY, count_metrics
 
 
@@ -61,8 +61,7 @@ def _metrics(
     truth: np.ndarray, verdict: np.ndarray, score: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     """Metrics `(resamples, metrics)` of one seed; NaN where undefined."""
-    cells = [~truth & ~verdict, ~truth & verdict, truth & ~verdict, truth & verdict]
-    counts = [weights @ cell.astype(float) for cell in cells]
+    counts = (weights @ cells(truth, verdict)).T
     above = score[truth][:, None] - score[~truth][None]
     wins = (above > 0) + 0.5 * (above == 0)
     pairs = ((weights[:, truth] @ wins) * weights[:, ~truth]).sum(axis=1)

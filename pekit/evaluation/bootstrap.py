@@ -65,8 +65,13 @@ def resampled_sums(table: np.ndarray, n_boot: int, seed: int) -> np.ndarray:
 
 def resampled_counts(truth: np.ndarray, verdict: np.ndarray, n_boot: int, seed: int) -> np.ndarray:
     """Counts TN, FP, FN, TP `(4, resamples)` of each resample of the studies."""
-    cells = [~truth & ~verdict, ~truth & verdict, truth & ~verdict, truth & verdict]
-    return resampled_sums(np.stack(cells, axis=1).astype(np.float64), n_boot, seed).T
+    return resampled_sums(cells(truth, verdict), n_boot, seed).T
+
+
+def cells(truth: np.ndarray, verdict: np.ndarray) -> np.ndarray:
+    """The cell of the confusion table of each study: `(studies, 4)`, 1 for TN, FP, FN or TP."""
+    of_study = [~truth & ~verdict, ~truth & verdict, truth & ~verdict, truth & verdict]
+    return np.stack(of_study, axis=1).astype(np.float64)
 
 
 def resampled_ranking(

@@ -61,7 +61,7 @@ def locate(
         samples: slices, as `training_samples` returns them.
         image_size, z_scale: as in the training of the network.
         batch_size: slices per batch.
-        workers: threads that read slices, one batch ahead of the network.
+        workers: threads that read slices.
     """
     net = to_best_device(net).eval()
     device = next(net.parameters()).device
@@ -70,16 +70,12 @@ def locate(
     )
     predicted, target = [], []
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        coming = iter(())
-        for start in range(0, len(dataset) + batch_size, batch_size):
-            batch, ahead = coming, range(start, min(start + batch_size, len(dataset)))
-            coming = pool.map(dataset.__getitem__, ahead)
-            for_net = list(batch)
-            if for_net:
-                stacks = torch.from_numpy(np.stack([s["stack_hu"] for s in for_net])).to(device)
-                found = net(stacks.to(memory_format=net.memory_format))
-                predicted.append(found.float().cpu().numpy())
-                target.append(np.stack([s["landmarks"] for s in for_net]))
+        for start in range(0, len(dataset), batch_size):
+            of_batch = range(start, min(start + batch_size, len(dataset)))
+            batch = list(pool.map(dataset.__getitem__, of_batch))
+            stacks = torch.from_numpy(np.stack([s["stack_hu"] for s in batch])).to(device)
+            predicted.append(net(stacks.to(memory_format=net.memory_format)).float().cpu().numpy())
+            target.append(np.stack([s["landmarks"] for s in batch]))
     return Located(
         np.concatenate(predicted), np.concatenate(target), _mm_per_unit(store, samples, z_scale)
     )

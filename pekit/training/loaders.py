@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 import cv2
-import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Subset
 
 from pekit.common.errors import UserError
 from pekit.dataset.sampler import EpochSampler
-from pekit.dataset.stacks import StackDataset, training_samples
+from pekit.dataset.stacks import StackDataset, evenly, training_samples
 from pekit.dataset.store import Store
 from pekit.training.settings import TrainSettings
 
@@ -66,10 +65,10 @@ def data_loaders(
             f"{settings.batch_size}: lower batch_size"
         )
     check_shared_memory(settings, train.nbytes + validation.nbytes)
-    keep = min(settings.validation_samples, len(validation))
+    spread = evenly(len(validation), settings.validation_samples)
+    keep = len(spread)
     if keep < world:
         raise UserError(f"{keep} validation slices for {world} processes: use fewer devices")
-    spread = np.linspace(0, len(validation) - 1, keep).round().astype(int).tolist()
     # All processes take equally many batches, since they wait for each other in every one.
     spread = spread[: keep - keep % world][rank::world]
     loader = {

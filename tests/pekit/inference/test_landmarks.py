@@ -58,7 +58,7 @@ def test_the_constant_to_beat_is_the_mean_target(toy):
     np.testing.assert_allclose(located.with_constant(constant).errors()["x"], 0, atol=1e-5)
 
 
-def test_slices_are_read_ahead_and_come_in_their_order(toy):
+def test_slices_are_read_by_threads_and_come_in_their_order(toy):
     store, samples = toy
     net = Fixed([0.0, 0.0, 0.0])
     one = locate(net, store, samples, 32, Z_SCALE, batch_size=64, workers=1)
