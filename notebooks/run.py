@@ -17,6 +17,7 @@ import argparse
 import json
 import shlex
 import sys
+import traceback
 from pathlib import Path
 
 from batch.commands import export, predict_study, review
@@ -60,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     options = _parser().parse_args(arguments)
+    # Under Snakemake stderr goes to a file; why a stage failed must be seen.
+    told = sys.stdout if options.command == "notebook" else sys.stderr
     try:
         if options.command == "notebook":
             try:
@@ -81,12 +84,14 @@ def main(arguments: list[str] | None = None) -> int:
             given = options.masks, options.segmenter
             predict_study(options.dicom, options.model, options.out, *given)
     except UserError as error:
-        # Under Snakemake stderr goes to a file; the message of a failed stage must be seen.
-        print(error, file=sys.stdout if options.command == "notebook" else sys.stderr, flush=True)
+        print(error, file=told, flush=True)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except Exception:  # a fault of ours: the whole trace, where it is seen
+        traceback.print_exc(file=told)
+        return 1
     return 0
 
 

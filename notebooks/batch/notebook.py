@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -64,21 +65,26 @@ def _execute(notebook: Path, out: Path, params: Mapping[str, Any], cwd: Path, na
     os.environ["PEKIT_BATCH"] = "1"  # lines of progress in place of bars
     import papermill
     from nbclient.exceptions import DeadKernelError
+    from traitlets.config import Config
 
     printed = _Prefixed(f"[{name}] ")
     try:
-        papermill.execute_notebook(
-            str(notebook.resolve()),
-            str(out.resolve()),
-            dict(params),
-            cwd=str(cwd),
-            kernel_name="python3",
-            language="python",
-            progress_bar=False,
-            stdout_file=printed,
-            start_timeout=300,
-            extra_arguments=["--log-level=ERROR"],  # spares each run a warning about local TCP
-        )
+        # Sockets that are files of our own. A TCP port is chosen, released and only seconds later
+        # bound by the kernel; what takes it meanwhile, such as another stage, ends this one.
+        with tempfile.TemporaryDirectory(prefix="pekit") as sockets:
+            kernel = {"transport": "ipc", "connection_file": f"{sockets}/k.json"}
+            papermill.execute_notebook(
+                str(notebook.resolve()),
+                str(out.resolve()),
+                dict(params),
+                cwd=str(cwd),
+                kernel_name="python3",
+                language="python",
+                progress_bar=False,
+                stdout_file=printed,
+                start_timeout=300,
+                config=Config(KernelManager=kernel),
+            )
     except papermill.PapermillExecutionError as error:
         text = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
         return f"{notebook.name} failed in cell [{error.exec_count}]: {text.strip()}"

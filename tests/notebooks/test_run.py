@@ -20,6 +20,7 @@ from batch.fingerprint import notebook_files
 from batch.notebook import run_notebook
 from batch.parameters import check_parameters, read_parameters
 from pekit.common.errors import UserError
+from run import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -316,6 +317,20 @@ def test_dead_kernel_is_reported(tmp_path):
     with pytest.raises(UserError, match="its kernel died"):
         run_notebook(notebook, tmp_path / "done.ipynb", {}, cwd=tmp_path)
     assert (tmp_path / "done.failed.ipynb").exists()
+
+
+def test_kernel_listens_on_no_network_port(tmp_path, capsys):
+    """A TCP port is free when it is chosen and may be taken when the kernel binds it."""
+    code = "from ipykernel.connect import get_connection_info as info\nprint(info(unpack=True))"
+    notebook = write_notebook(tmp_path / "toy.ipynb", "A = 1", code)
+    run_notebook(notebook, tmp_path / "done.ipynb", {}, cwd=tmp_path)
+    assert "'transport': 'ipc'" in capsys.readouterr().out
+
+
+def test_unforeseen_error_of_a_stage_is_printed(notebook, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("papermill.execute_notebook", lambda *_, **__: 1 / 0)
+    assert main(["notebook", str(notebook), "--out", str(tmp_path / "done.ipynb")]) == 1
+    assert "ZeroDivisionError" in capsys.readouterr().out
 
 
 def experiment(folder: Path, text: str, name: str = "try.yaml") -> Path:
