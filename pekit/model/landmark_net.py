@@ -3,7 +3,6 @@
 import numpy as np
 import timm
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pekit.dataset.schema import LANDMARKS
@@ -30,9 +29,6 @@ class LandmarkNet(nn.Module):
             timm.create_model("resnet18", in_chans=encoder.widths[-1], num_classes=len(LANDMARKS))
             for _ in "xyz"
         )
-        for module in self.heads.modules():
-            if type(module) is nn.Conv2d:
-                module.__class__ = SmallMapConv  # the same weights under the same names
         for parameter in _beside_the_map(encoder):
             parameter.requires_grad_(False)
 
@@ -60,29 +56,6 @@ class LandmarkNet(nn.Module):
         """`(B, depth, H, W)` HU -> `(B, 20, 3)` landmark coordinates, x, y, z."""
         _, features = self.encoder(self.windows(stack_hu, contrast))
         return torch.stack([head(features[-1]) for head in self.heads], dim=2)
-
-
-class SmallMapConv(nn.Conv2d):
-    """A convolution that is computed as a matrix product on a CPU where the map has few pixels.
-
-    An image of 64 pixels leaves the heads maps of 2 x 2 and 1 x 1 pixels, on which the gradients of
-    a convolution's weights take most of the time of a training: the product takes a third of it.
-    """
-
-    FEW = 16  # pixels
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(B, C, H, W)` -> as `nn.Conv2d`, to rounding."""
-        if x.is_cuda or x.shape[-2] * x.shape[-1] > self.FEW:
-            return super().forward(x)
-        if x.shape[-2:] == (1, 1):  # the padding is 0, so only the middle of the kernel counts
-            middle = self.weight[:, :, self.kernel_size[0] // 2, self.kernel_size[1] // 2]
-            return F.linear(x.flatten(1), middle, self.bias)[..., None, None]
-        columns = F.unfold(x, self.kernel_size, 1, self.padding, self.stride)  # (B, C * k * k, L)
-        kernel = self.weight.flatten(1)
-        product = F.linear(columns.transpose(1, 2), kernel, self.bias)  # (B, L, out)
-        height = (x.shape[-2] + 2 * self.padding[0] - self.kernel_size[0]) // self.stride[0] + 1
-        return product.transpose(1, 2).unflatten(2, (height, -1))
 
 
 def _beside_the_map(encoder: Encoder | Encoder3D) -> list[nn.Parameter]:

@@ -31,9 +31,11 @@ from pekit.model.landmark_net import LandmarkNet
 from pekit.training.loaders import Task, data_loaders
 from pekit.training.recipe import batch_loss, build_optimizer
 from pekit.training.settings import TrainSettings
+from pekit.training.small_maps import prepare_layout
 
 USABLE = 0.9  # of the free memory: allocators leave gaps
-TIMED_S = 6.0  # seconds of training that are timed, and of validation
+TIMED_S = 6.0  # seconds of training that are timed, and of validation: at most these
+PART = 0.1  # of the training at most
 WAITING = 0.2  # of the time; where the network waits longer for data, more workers are advised
 GIB = 2**30
 
@@ -100,7 +102,8 @@ def estimate_cost(
     """Estimate what `fit` with the same arguments costs, by steps on a copy of `net`.
 
     The batches are those of the first epoch, from the real loaders with their workers: about 6
-    seconds of training and of validation, but at least 3 batches. Where a batch does not fit into
+    seconds of training and of validation, a tenth of what these take in all if that is shorter, but
+    at least 3 batches. Where a batch does not fit into
     memory, as many of its samples as fit are computed, and the time is scaled. Weights and random
     states stay as they are. Where several processes will train (`cluster`), the steps run in a
     process of their own, as if alone on the device: a notebook forks the training processes, which
@@ -147,8 +150,8 @@ def _estimate(
         flops = trial.flops(sample)
         room = int((USABLE * trial.memory_free - fixed) // each)
         trial.samples = min(s.batch_size, max(room, 2))
-        start_s, wait_s, step_s = timed(train, trial.train)
-        v_start_s, v_wait_s, v_step_s = timed(validation, trial.validate)
+        start_s, wait_s, step_s = timed(train, trial.train, epochs=s.epochs)
+        v_start_s, v_wait_s, v_step_s = timed(validation, trial.validate, epochs=s.epochs)
     scale = s.batch_size / trial.samples
     batches, batch_s = len(train), wait_s + step_s * scale
     validation_s = len(validation) * (v_wait_s + v_step_s * scale)
@@ -191,7 +194,7 @@ class Trial:
             self.before = torch.cuda.memory_allocated()
             cached = torch.cuda.memory_reserved() - self.before
             self.memory_free = torch.cuda.mem_get_info()[0] + cached
-        self.net = copy.deepcopy(net).to(device, memory_format=net.memory_format).train()
+        self.net = prepare_layout(copy.deepcopy(net), device).train()
         self.optimizer = build_optimizer(self.net, settings)
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
@@ -258,9 +261,11 @@ class Trial:
 
 
 def timed(
-    loader: DataLoader, step: Callable, seconds: float = TIMED_S, least: int = 3
+    loader: DataLoader, step: Callable, seconds: float = TIMED_S, least: int = 3, epochs: int = 0
 ) -> tuple[float, float, float]:
     """Time a loop over `loader` for so many seconds, and at least so many batches if it has them.
+
+    Where the number of epochs is given, no longer than a tenth of what they will take.
 
     The first step is slower, and meanwhile the workers prepare batches ahead: none of these counts
     as long as two others are left, and the first only where it is alone.
@@ -275,7 +280,9 @@ def timed(
         step(batch)
         steps.append(time.perf_counter() - last - waits[-1])
         last += waits[-1] + steps[-1]
-        if len(steps) >= least and sum(waits[1:]) + sum(steps) > seconds:
+        spent = sum(waits[1:]) + sum(steps)
+        whole = epochs * len(loader) * spent / len(steps) if epochs else math.inf
+        if len(steps) >= least and spent > min(seconds, PART * whole):
             break
     start, waits[0] = waits[0], 0.0
     ahead, n = 1 + loader.num_workers * (loader.prefetch_factor or 0), len(steps)

@@ -25,6 +25,7 @@ from pekit.training.loaders import Task, data_loaders
 from pekit.training.recipe import batch_loss, build_optimizer, learning_rate
 from pekit.training.resume import Checkpoint, Position, seed_step
 from pekit.training.settings import TrainSettings
+from pekit.training.small_maps import prepare_layout
 
 Log = Callable[[dict[str, float], int], None]
 SHOWN = ("train_loss", "validation_loss", "lr", "stacks_per_s", "peak_gib")  # in an epoch's line
@@ -67,7 +68,7 @@ class Training:
         self.batches = len(self.loader)
         self.updates = -(-self.batches // s.accumulate)
         # A loaded network is in evaluation mode.
-        self.net.to(memory_format=self.net.memory_format).train()
+        prepare_layout(self.net, fabric.device).train()
         optimizer = build_optimizer(self.net, s)
         self.model, self.optimizer = fabric.setup(self.net, optimizer)
         self.file = Checkpoint(self.checkpoint, self.net, optimizer)

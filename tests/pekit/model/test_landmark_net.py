@@ -1,17 +1,12 @@
 """The landmark network: what it trains, and what hop 1 gets from it."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from pekit.checkpoint import build_encoder, save_model
 from pekit.model.encoder import Encoder, make_encoder
-from pekit.model.landmark_net import LandmarkNet, SmallMapConv
-
-KERNELS = [(7, 2, 3), (3, 1, 1), (3, 2, 1), (1, 2, 0)]  # of a ResNet18
+from pekit.model.landmark_net import LandmarkNet
 
 
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_vit", "test_convnext", "r3d_18"])
@@ -24,26 +19,6 @@ def test_every_trained_parameter_gets_a_gradient(name):
         assert (parameter.grad is not None) == parameter.requires_grad, label
     frozen = [label for label, p in net.encoder.named_parameters() if not p.requires_grad]
     assert any(label.startswith(net.encoder.classifiers) for label in frozen)
-
-
-@pytest.mark.parametrize("side", [1, 2, 3, 7])
-@pytest.mark.parametrize(
-    ("kernel", "stride", "padding"), [(7, 2, 3), (3, 1, 1), (3, 2, 1), (1, 2, 0)]
-)
-def test_convolutions_of_small_maps_are_convolutions(side, kernel, stride, padding):
-    torch.manual_seed(0)
-    plain = nn.Conv2d(5, 4, kernel, stride, padding, bias=False)
-    quick = copy.deepcopy(plain)
-    quick.__class__ = SmallMapConv
-    results = []
-    for conv in (plain, quick):
-        x = torch.arange(2 * 5 * side * side).reshape(2, 5, side, side) / 40.0
-        x.requires_grad_()
-        y = conv(x)
-        y.square().sum().backward()
-        results.append((y, x.grad, conv.weight.grad))
-    for expected, found in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_heads_start_at_the_constant_that_they_are_compared_with():

@@ -71,7 +71,7 @@ def test_disk_holds_two_checkpoints_and_the_model(cost, net):
 def test_hours_are_those_of_steps_validation_and_start(toy, net, monkeypatch):
     """3 epochs of 4 batches of 0.1 + 0.4 s and 3 batches of 0.1 + 0.2 s; starts of 3 s and 2 s."""
     times = iter([(3.0, 0.1, 0.4), (2.0, 0.1, 0.2)])
-    monkeypatch.setattr("pekit.training.cost.timed", lambda loader, step: next(times))
+    monkeypatch.setattr("pekit.training.cost.timed", lambda *_, **__: next(times))
     cost = estimate_cost(net, *toy, SETTINGS)
     assert cost.seconds_per_step == pytest.approx(2 * 0.5)
     assert cost.stacks_per_s == pytest.approx(8 / 0.5)
@@ -89,6 +89,9 @@ class Clock:
 
     def __call__(self):
         return self.now
+
+    def __len__(self):
+        return len(self.waits)
 
     def __iter__(self):
         for number, wait in enumerate(self.waits):
@@ -125,6 +128,18 @@ def test_timing_stops(monkeypatch):
     assert clock.now == 107.0
 
 
+def test_timing_takes_a_tenth_of_a_short_training(monkeypatch):
+    """Two epochs of 20 steps, about 1 s each."""
+    clock = Clock([0.0] * 20)
+    monkeypatch.setattr("pekit.training.cost.time.perf_counter", clock)
+    timed(clock, clock.step, epochs=2)
+    assert clock.now == 6.0  # five steps, 2 s + 4 x 1 s: 40 steps would take 48 s
+    clock = Clock([0.0] * 20)
+    monkeypatch.setattr("pekit.training.cost.time.perf_counter", clock)
+    timed(clock, clock.step, epochs=100)
+    assert clock.now == 7.0, "a long one: 6 seconds"
+
+
 def test_a_step_takes_as_long_as_estimated(toy):
     """A network that sleeps for 0.1 s in training, and its real loaders."""
     slow = HopNet([Encoder("test_resnet")])
@@ -136,9 +151,9 @@ def test_a_step_takes_as_long_as_estimated(toy):
 
 def test_memory_by_hand(toy):
     """Weights, gradients and Adam's two moments; and what each sample keeps for backward."""
-    net = HopNet([Encoder("test_resnet")])
-    small = estimate_cost(net, *toy, changed(batch_size=4, samples_per_epoch=4))
-    large = estimate_cost(net, *toy, changed(batch_size=8, samples_per_epoch=8))
+    net, side = HopNet([Encoder("test_resnet")]), 160  # no maps that are small
+    small = estimate_cost(net, *toy, changed(batch_size=4, samples_per_epoch=4, image_size=side))
+    large = estimate_cost(net, *toy, changed(batch_size=8, samples_per_epoch=8, image_size=side))
     weights = sum(t.nbytes for t in net.state_dict().values())
     fixed = (2 * small.memory - large.memory) * 2**30
     assert fixed == pytest.approx(weights + 3 * 4 * small.trained, rel=0.05)
@@ -147,7 +162,7 @@ def test_memory_by_hand(toy):
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(lambda _, x, y: maps.append(x[0].nbytes + y.nbytes))
-    net.eval()(torch.zeros(1, 3, 32, 32))
+    net.eval()(torch.zeros(1, 3, side, side))
     sample = (large.memory - small.memory) * 2**30 / 4
     assert 0.8 * sum(maps) < sample < 2 * sum(maps)
 
@@ -163,7 +178,7 @@ def test_work_of_a_sample_by_hand(toy):
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(count)
-    net.eval()(torch.zeros(1, 3, 32, 32))
+    net.eval()(torch.zeros(1, 3, side, side))
     assert flops == pytest.approx(sum(work), rel=0.02)
 
 
@@ -183,7 +198,7 @@ def test_weights_modes_and_random_states_are_left_alone(toy, net):
 def test_too_many_hours_say_what_fits(toy, net, monkeypatch):
     """3 epochs of 4 batches of 300 s make an hour."""
     times = iter([(0.0, 0.0, 300.0), (0.0, 0.0, 0.0)] * 3)
-    monkeypatch.setattr("pekit.training.cost.timed", lambda loader, step: next(times))
+    monkeypatch.setattr("pekit.training.cost.timed", lambda *_, **__: next(times))
     (advice,) = estimate_cost(net, *toy, SETTINGS, limit_hours=0.4).advice
     assert advice == (
         "1.0 hours are more than a session's 0.4: resume it over 3 sessions, or set "
@@ -227,7 +242,7 @@ def test_too_little_memory_suggests_batch_and_accumulation(toy, net, monkeypatch
 )
 def test_slow_loading_needs_workers(toy, net, monkeypatch, workers, cores, advice):
     """3 s of waiting, 1 s of computing: 2 workers load a batch in 4 s, 8 workers in 1 s."""
-    monkeypatch.setattr("pekit.training.cost.timed", lambda loader, step: (0.0, 3.0, 1.0))
+    monkeypatch.setattr("pekit.training.cost.timed", lambda *_, **__: (0.0, 3.0, 1.0))
     monkeypatch.setattr("pekit.training.cost.os.cpu_count", lambda: cores)
     assert estimate_cost(net, *toy, changed(workers=workers), limit_hours=None).advice == advice
 
