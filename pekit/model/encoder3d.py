@@ -10,11 +10,11 @@ feature map is averaged over depth: there is no pyramid, so no hop can follow.
 from pathlib import Path
 
 import torch
-from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from pekit.common.errors import UserError
 from pekit.dataset.windows import WINDOWS
+from pekit.model.weights import fetch_weights, read_weights
 from pekit.model.x3d import X3D
 
 # Clip length that each network was designed for, made odd so that there is a central slice.
@@ -77,7 +77,8 @@ class Encoder3D(nn.Module):
 
         if self.name not in list_models():
             raise UserError(f"torchvision has no weights of {self.name}: give a file of weights")
-        return get_model_weights(self.name).DEFAULT.get_state_dict(progress=False)
+        weights = get_model_weights(self.name).DEFAULT
+        return fetch_weights(self.name, lambda: weights.get_state_dict(progress=False))
 
     def _load(self, state: dict[str, Tensor]) -> None:
         state = {k: v for k, v in state.items() if not k.startswith(f"{self._head}.")}
@@ -104,7 +105,7 @@ class Encoder3D(nn.Module):
 def _read(path: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise UserError(f"init '{path}' is neither random, torchvision nor a file of weights")
-    state = load_state_dict(path, weights_only=True)
+    state = read_weights(Path(path))
     return state.get("model_state", state)  # PyTorchVideo wraps its tensors
 
 

@@ -1,12 +1,13 @@
 """Provenance of a result: commit, package versions, device."""
 
-import os
 import platform
 import re
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+
+from pekit.common.processors import processors
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -33,25 +34,33 @@ def git_state(folder: Path = PACKAGE) -> dict[str, str | bool | None]:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the dependencies that the kit declares."""
+    """Versions of Python and of the dependencies that the kit declares.
+
+    Empty but for Python where the kit is on the path and not installed; `unknown` for a package
+    without metadata.
+    """
     versions = {"python": platform.python_version()}
-    for requirement in metadata.requires("pekit") or []:
+    try:
+        requirements = metadata.requires("pekit") or []
+    except metadata.PackageNotFoundError:
+        return versions
+    for requirement in requirements:
         if "extra ==" not in requirement:
             name = re.match(r"[\w.-]+", requirement).group()
-            versions[name] = metadata.version(name)
+            try:
+                versions[name] = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                versions[name] = "unknown"
     return versions
 
 
 def device() -> dict[str, str | int | list[str]]:
     """System, machine type, processors for this process, and names of GPUs if torch is loaded."""
-    processors = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    )
     torch = sys.modules.get("torch")  # a stage that never imported it used no GPU
     gpus = range(torch.cuda.device_count()) if torch and torch.cuda.is_available() else []
     return {
         "system": platform.system(),
         "machine": platform.machine(),
-        "processors": processors,
+        "processors": processors(),
         "gpus": [torch.cuda.get_device_name(index) for index in gpus],
     }

@@ -7,7 +7,6 @@ cost.advice         # what does not fit, and what to set instead; empty if all f
 
 import copy
 import math
-import os
 import pickle
 import shutil
 import time
@@ -25,6 +24,7 @@ from torch.utils.data import DataLoader, default_collate
 from torch.utils.flop_counter import FlopCounterMode
 
 from pekit.common.errors import UserError
+from pekit.common.processors import processors
 from pekit.dataset.store import Store
 from pekit.hop import HopNet
 from pekit.model.landmark_net import LandmarkNet
@@ -314,7 +314,7 @@ def _advice(cost: Cost, s: TrainSettings, room: int, limit_hours: float | None) 
         )
     # Workers load during the steps too; without workers the waiting is all of the loading.
     needed = math.ceil((s.workers or cost.waiting) / (1 - cost.waiting))
-    workers = min(needed, os.cpu_count() or 1)
+    workers = min(needed, processors())
     if cost.waiting > WAITING and workers > s.workers:
         share = f"{100 * cost.waiting:.0f} %"
         lines.append(f"the network waits for data {share} of the time: set workers = {workers}")

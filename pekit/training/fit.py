@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 from torch.multiprocessing import ProcessRaisedException
 
 from pekit.checkpoint import load_model
@@ -104,6 +105,8 @@ def _fabric(settings: TrainSettings) -> Fabric:
     # Lightning's tips and notices would hide the line per epoch.
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     return Fabric(
+        # Processes are started here, also within a session of SLURM, whose variables do not count.
+        plugins=LightningEnvironment(),
         accelerator={"auto": "auto", "cpu": "cpu", "gpu": "cuda"}[settings.device],
         devices=cluster.devices,
         strategy=cluster.strategy,

@@ -2,7 +2,6 @@
 
 import gc
 import math
-import os
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -12,6 +11,7 @@ from pydantic import Field
 from torch.utils.data import default_collate
 
 from pekit.common.errors import UserError
+from pekit.common.processors import processors
 from pekit.common.progress import say
 from pekit.common.settings import Settings
 from pekit.dataset.store import Store
@@ -55,7 +55,7 @@ class SpeedSettings(Settings):
                 "encoder": "tf_efficientnetv2_l",
                 "image_size": 576,
                 "precision": "bf16-mixed",
-                "workers": max(1, min(16, (os.cpu_count() or 1) - 1)),
+                "workers": max(1, min(16, processors() - 1)),
                 "compile": True,
                 "devices": min(2, torch.cuda.device_count()),
             }

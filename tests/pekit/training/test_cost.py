@@ -178,7 +178,7 @@ def test_work_of_a_sample_by_hand(toy):
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(count)
-    net.eval()(torch.zeros(1, 3, side, side))
+    net.eval()(torch.zeros(1, 3, 32, 32))
     assert flops == pytest.approx(sum(work), rel=0.02)
 
 

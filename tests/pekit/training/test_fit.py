@@ -288,3 +288,12 @@ def test_other_errors_stay_as_they_are(toy, small, tmp_path):
     net.register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="shapes differ"):
         fit(net, *toy, SETTINGS, tmp_path, lambda row, epoch: None)
+
+
+def test_a_session_of_slurm_with_one_device(toy, small, tmp_path, monkeypatch):
+    """An interactive session has the variables of its job, such as four tasks."""
+    for name, value in {"NTASKS": "4", "JOB_ID": "7", "PROCID": "0", "JOB_NAME": "train"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    brief = SETTINGS.model_copy(update={"epochs": 1, "samples_per_epoch": 16})
+    history = fit(copy.deepcopy(small), *toy, brief, tmp_path, lambda row, epoch: None)
+    assert len(history) == 1
