@@ -243,7 +243,7 @@ def test_too_little_memory_suggests_batch_and_accumulation(toy, net, monkeypatch
 def test_slow_loading_needs_workers(toy, net, monkeypatch, workers, cores, advice):
     """3 s of waiting, 1 s of computing: 2 workers load a batch in 4 s, 8 workers in 1 s."""
     monkeypatch.setattr("pekit.training.cost.timed", lambda *_, **__: (0.0, 3.0, 1.0))
-    monkeypatch.setattr("pekit.training.cost.os.cpu_count", lambda: cores)
+    monkeypatch.setattr("pekit.training.cost.processors", lambda: cores)
     assert estimate_cost(net, *toy, changed(workers=workers), limit_hours=None).advice == advice
 
 
