@@ -39,7 +39,8 @@ from pekit.inference.openvino import (
 )
 
 VERSION = 1
-OPSET = 20  # of ONNX; ONNX Runtime 1.17 and later read it
+OPSET = 20  # of ONNX; ONNX Runtime 1.17 and later read it,
+FILE_FORMAT = 9  # in this format, the first one that has that opset (ONNX's "IR version")
 TOLERANCE = 1e-3  # largest allowed difference from PyTorch's probabilities
 Format = Literal["onnx", "openvino"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -116,7 +117,7 @@ def _port(name: str, shape: tuple[int, ...], unit: str) -> dict[str, Any]:
 def _to_onnx(program: torch.export.ExportedProgram) -> "torch.onnx.ONNXProgram":
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # the libraries warn about each other
-        return torch.onnx.export(
+        exported = torch.onnx.export(
             program,
             dynamo=True,
             opset_version=OPSET,
@@ -124,6 +125,8 @@ def _to_onnx(program: torch.export.ExportedProgram) -> "torch.onnx.ONNXProgram":
             output_names=[OUTPUT],
             verbose=False,
         )
+    exported.model.ir_version = FILE_FORMAT
+    return exported
 
 
 def _noise(image_size: int) -> Tensor:
