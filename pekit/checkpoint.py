@@ -4,11 +4,13 @@ A PE or landmark model is model.json and model.safetensors, a study head head.js
 head.safetensors.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -155,6 +157,16 @@ def load_head(folder: Path) -> StudyHead:
     """
     head = _read_card(folder, "head", (HEAD_VERSION,), lambda version, **card: StudyHead(**card))
     return _load_weights(folder, "head", head)
+
+
+def state_hash(net: nn.Module) -> str:
+    """Hash of all weights and buffers of a network, by their bytes."""
+    content = hashlib.sha256()
+    for name, tensor in net.state_dict().items():
+        content.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        content.update(flat.view(torch.uint8).numpy().data)
+    return "sha256:" + content.hexdigest()
 
 
 def model_folder(folder: Path | str) -> Path:

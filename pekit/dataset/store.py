@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from pekit.common.errors import UserError
-from pekit.common.files import atomic, read_json, read_table, write_json
+from pekit.common.files import atomic, hash_path, read_json, read_table, write_json
 from pekit.dataset.schema import BOX_COLUMNS, UIDS
 
 VERSION = 2
@@ -59,6 +59,11 @@ class Store:
                 (root / f"{name}.parquet").unlink(missing_ok=True)
             write_json(path, wanted)
         return cls(root)
+
+    def content_hash(self) -> str:
+        """Hash of settings and tables, and of names and sizes of the volumes."""
+        names = ("store.json", "studies.parquet", "slices.parquet", "landmarks.parquet", "volumes")
+        return " ".join(hash_path(self.root / name) for name in names)
 
     def volume_path(self, study: str) -> Path:
         """Path of the volume of `study`."""

@@ -28,7 +28,7 @@ from pekit.common.processors import processors
 from pekit.dataset.store import Store
 from pekit.hop import HopNet
 from pekit.model.landmark_net import LandmarkNet
-from pekit.training.loaders import Task, data_loaders
+from pekit.training.loaders import Task, data_loaders, stop_workers
 from pekit.training.recipe import batch_loss, build_optimizer
 from pekit.training.settings import TrainSettings
 from pekit.training.small_maps import prepare_layout
@@ -150,8 +150,11 @@ def _estimate(
         flops = trial.flops(sample)
         room = int((USABLE * trial.memory_free - fixed) // each)
         trial.samples = min(s.batch_size, max(room, 2))
-        start_s, wait_s, step_s = timed(train, trial.train, epochs=s.epochs)
-        v_start_s, v_wait_s, v_step_s = timed(validation, trial.validate, epochs=s.epochs)
+        try:
+            start_s, wait_s, step_s = timed(train, trial.train, epochs=s.epochs)
+            v_start_s, v_wait_s, v_step_s = timed(validation, trial.validate, epochs=s.epochs)
+        finally:
+            stop_workers(train, validation)
     scale = s.batch_size / trial.samples
     batches, batch_s = len(train), wait_s + step_s * scale
     validation_s = len(validation) * (v_wait_s + v_step_s * scale)

@@ -1,11 +1,15 @@
 """Training: landmark pretraining and PE detection, by Lightning Fabric.
 
     history = fit(net, store, split, TrainSettings(), folder=run.folder, log=run.log)
+    trained, _ = load_model(run.folder)
 
-After a kill, also within an epoch, the same call resumes the training. Fabric gives devices,
-precision and processes; the loop (`loop`) is written out, since a resume must restore its position.
+`net` is where the training starts, and stays as it is. So the same call, made again, repeats the
+training to the bit (on a CPU); after a kill or an interrupt, also within an epoch, it resumes it;
+and once it has ended, it gives its history. Fabric gives devices, precision and processes; the loop
+(`loop`) is written out, since a resume must restore its position.
 """
 
+import copy
 import logging
 from pathlib import Path
 
@@ -15,14 +19,16 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
 from torch.multiprocessing import ProcessRaisedException
 
-from pekit.checkpoint import load_model
 from pekit.common.errors import UserError
 from pekit.dataset.store import Store
 from pekit.hop import HopNet
 from pekit.model.landmark_net import LandmarkNet
 from pekit.training.loop import Log, Training
-from pekit.training.resume import run_key
+from pekit.training.resume import ended, key_of, telling_what_follows
 from pekit.training.settings import TrainSettings
+
+# Settings that do not change the weights; a training may be resumed with other values.
+FREE = {"workers", "save_every_s"}
 
 
 def fit(
@@ -33,22 +39,22 @@ def fit(
     folder: Path,
     log: Log,
 ) -> pd.DataFrame:
-    """Train `net` on the split's training part and save it as `folder/model`.
+    """Train a copy of `net` on the split's training part and save it as `folder/model`.
 
     A HopNet learns PE, a LandmarkNet the landmarks. The result has the weights after the last
     epoch; the validation loss is logged and chooses nothing. With `keep = best` the weights with
-    the lowest validation loss, kept in `folder/best`, are the result: then the validation part has
-    chosen them, and it is no longer held out.
+    the lowest validation loss are the result: then the validation part has chosen them, and it is
+    no longer held out.
 
-    A training that was cut off resumes at its last checkpoint (`save_every_s`), if network, data,
-    settings and code are the same. With several processes (`cluster`) a step takes a batch from
+    A training that was cut off resumes at its last checkpoint (`save_every_s`), and one that has
+    ended is not repeated, if starting weights, data, settings and code are the same. With several processes (`cluster`) a step takes a batch from
     each, batch norm sees each batch by itself, and rows are logged at the end.
 
     Args:
-        net: trained in place; afterwards in evaluation mode on the CPU.
+        net: the start; it is not changed.
         split: StudyInstanceUID and part (train, validation).
-        folder: where `model/` is written (with `keep = best` also `best/`), and
-            `resume-<key>.ckpt` until the end.
+        folder: where `model/` and `training.json` are written, and `resume-<key>.ckpt` until the
+            end. The checkpoint of another training there is kept until this one has ended.
         log: takes a row of numbers and the epoch.
 
     Returns:
@@ -63,18 +69,25 @@ def fit(
     """
     folder = Path(folder)
     fabric = _fabric(settings)
+    shaping = settings.model_dump_json(exclude=FREE)
+    key = key_of(net, store, split, "pekit.training.fit", shaping)
+    if history := ended(folder, key, folder / "model" / "model.safetensors"):
+        for row in history:
+            log(row, row["epoch"])
+        return pd.DataFrame(history)
     training = Training(
-        net,
+        copy.deepcopy(net),
         "landmarks" if isinstance(net, LandmarkNet) else "pe",
         store,
         split,
         settings,
         folder,
-        folder / f"resume-{run_key(net, store, split, settings)}.ckpt",
+        key,
         log,
     )
     try:
-        history = fabric.launch(training.run)
+        with telling_what_follows(folder, key):
+            history = fabric.launch(training.run)
     except (RuntimeError, MemoryError, ProcessRaisedException) as error:
         if out_of_memory(error):
             raise UserError(memory_advice(settings)) from error
@@ -84,14 +97,8 @@ def fit(
             raise UserError(message.strip()) from error
         raise
     if fabric.is_global_zero and not training.logged:
-        # Forked processes trained a copy.
         for row in history:
             log(row, row["epoch"])
-        trained, _ = load_model(folder / "model")
-        net.load_state_dict(trained.state_dict())
-        if isinstance(net, HopNet):
-            net.prevalence, net.precision = trained.prevalence, trained.precision
-    net.cpu().eval()
     return pd.DataFrame(history)
 
 

@@ -155,5 +155,16 @@ def worker_options(workers: int) -> dict:
     }
 
 
+def stop_workers(*loaders: DataLoader) -> None:
+    """End the worker processes of loaders now.
+
+    After an error or an interrupt a notebook keeps the traceback, and with it the workers.
+    """
+    for loader in loaders:
+        if loader._iterator is not None:
+            loader._iterator._shutdown_workers()
+            loader._iterator = None
+
+
 def _single_thread(_worker: int) -> None:
     cv2.setNumThreads(0)

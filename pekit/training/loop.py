@@ -16,12 +16,11 @@ from torch import nn
 
 from pekit.checkpoint import load_model, save_model
 from pekit.common.errors import UserError
-from pekit.common.files import read_json, remove_leftovers, write_json
 from pekit.common.progress import say
 from pekit.dataset.store import Store
 from pekit.model.prevalence import Prevalence
 from pekit.training.finite import finite_losses
-from pekit.training.loaders import Task, data_loaders
+from pekit.training.loaders import Task, data_loaders, stop_workers
 from pekit.training.recipe import batch_loss, build_optimizer, learning_rate
 from pekit.training.resume import Checkpoint, Position, seed_step
 from pekit.training.settings import TrainSettings
@@ -37,9 +36,10 @@ class Training:
     """A training; each of its processes calls `run`.
 
     Attributes:
-        net, store, split, settings, folder, log: as in `pekit.training.fit.fit`.
+        net: trained in place.
+        store, split, settings, folder, log: as in `pekit.training.fit.fit`.
         task: what the network learns.
-        checkpoint: file from which the training resumes.
+        key: of the training, see `pekit.training.resume`.
         logged: whether `log` was called. Processes that a notebook forks do not call it, since a
             W&B run does not survive a fork.
     """
@@ -50,17 +50,24 @@ class Training:
     split: pd.DataFrame
     settings: TrainSettings
     folder: Path
-    checkpoint: Path
+    key: str
     log: Log
     logged: bool = False
     process: int = field(default_factory=os.getpid)
 
     def run(self, fabric: Fabric) -> list[dict[str, float]]:
         """Train from the checkpoint (or the start) to the end; returns one row per epoch."""
-        s, self.fabric = self.settings, fabric
+        self.fabric = fabric
         self.loader, self.validation = data_loaders(
-            self.store, self.split, self.task, s, fabric.global_rank, fabric.world_size
+            self.store, self.split, self.task, self.settings, fabric.global_rank, fabric.world_size
         )
+        try:
+            return self._run()
+        finally:
+            stop_workers(self.loader, self.validation)
+
+    def _run(self) -> list[dict[str, float]]:
+        s, fabric = self.settings, self.fabric
         if self.task == "pe":
             natural = float(self.loader.dataset.label.mean())
             self.net.trained_at(Prevalence(self.loader.sampler.prevalence, natural))
@@ -70,8 +77,8 @@ class Training:
         # A loaded network is in evaluation mode.
         prepare_layout(self.net, fabric.device).train()
         optimizer = build_optimizer(self.net, s)
+        self.file = Checkpoint(self.folder, self.key, self.net, optimizer)
         self.model, self.optimizer = fabric.setup(self.net, optimizer)
-        self.file = Checkpoint(self.checkpoint, self.net, optimizer)
         position = self._resume()
         done = position.epoch * self.batches + position.batch
         stacks = s.batch_size * fabric.world_size
@@ -80,33 +87,24 @@ class Training:
             self._train_epoch(position)
             self._end_epoch(position)
         if fabric.is_global_zero:
-            self._finish()
+            self._finish(position)
         fabric.barrier()
         return position.history
 
     def _resume(self) -> Position:
-        if self.fabric.is_global_zero:
-            remove_leftovers(self.folder)
         position = self.file.load()
-        if position != Position() and self.fabric.is_global_zero:
-            say(f"resuming: {position.epoch} epochs and {position.batch} batches are done")
+        if self.fabric.is_global_zero:
+            self.file.announce(position)
             for row in position.history:
                 self._log(row)
         self.saved = time.monotonic()
         return position
 
-    def _finish(self) -> None:
-        best = self.folder / "best"
+    def _finish(self, position: Position) -> None:
         if self.settings.keep == "best":
-            if read_json(best / "epoch.json")["run"] != self.checkpoint.stem:
-                raise UserError(
-                    f"{best} belongs to another training: delete {self.checkpoint.name} beside it "
-                    "and train again"
-                )
-            self.net.load_state_dict(load_model(best)[0].state_dict())
+            self.net.load_state_dict(load_model(self.file.best)[0].state_dict())
         save_model(self.folder / "model", self.net, self.settings.image_size)
-        for leftover in self.folder.glob("resume-*.ckpt"):
-            leftover.unlink()
+        self.file.end(self.folder / "model" / "model.safetensors", position.history)
 
     def _train_epoch(self, position: Position) -> None:
         s, accumulate = self.settings, self.settings.accumulate
@@ -185,9 +183,7 @@ class Training:
         position.epoch, position.batch, position.loss_sum = done, 0, 0.0
         if self.fabric.is_global_zero:
             if better and s.keep == "best":
-                save_model(self.folder / "best", self.net, s.image_size)
-                of = {"run": self.checkpoint.stem, "epoch": done}
-                write_json(self.folder / "best" / "epoch.json", of)
+                save_model(self.file.best, self.net, s.image_size)
             if done < s.epochs:  # the last one is followed by the model itself
                 self._save(position)
             self._say(row)

@@ -1,11 +1,15 @@
 """Training of a study head on frozen slice features, with the competition's score as loss.
 
     history = fit_head(head, features, store, split, weights, image_weight, settings, folder, log)
+    trained = load_head(folder)
 
-After a kill the same call resumes after the last whole epoch. Everything random in an epoch depends
-on seed and epoch only: on a CPU the weights end the same to the bit.
+`head` is where the training starts, and stays as it is: the same call again repeats the training;
+after a kill it resumes after the last whole epoch; once it has ended, it gives its history. All
+that is random in an epoch depends on seed and epoch only: on a CPU the weights end the same to the
+bit.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,13 +22,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pekit.checkpoint import save_head
 from pekit.common.errors import UserError
-from pekit.common.files import atomic
-from pekit.common.progress import progress, say
+from pekit.common.progress import progress
 from pekit.dataset.schema import SLICE_LABEL
 from pekit.dataset.store import Store
 from pekit.inference.features import Batch, SliceFeatures, pad_studies
 from pekit.model.study_head import StudyHead
-from pekit.training.resume import key_of
+from pekit.training.resume import Checkpoint, Position, ended, key_of, telling_what_follows
 from pekit.training.settings import HeadSettings
 
 Log = Callable[[dict[str, float], int], None]
@@ -59,17 +62,17 @@ def fit_head(
     folder: Path,
     log: Log,
 ) -> pd.DataFrame:
-    """Train `head` on the split's training part and save it in `folder`.
+    """Train a copy of `head` on the split's training part and save it in `folder`.
 
     The result has the weights after the last epoch; the validation loss chooses nothing.
 
     Args:
-        head: trained in place, afterwards in evaluation mode on the CPU.
+        head: the start; it is not changed.
         features: of the train and validation studies.
         split: StudyInstanceUID and part (train, validation).
         weights: weight in the loss of each exam label, in the order of `head.labels`.
         image_weight: weight of the slices in the loss.
-        folder: where the head is written, and `resume-<key>.pt` until then.
+        folder: where the head and `training.json` are written, and `resume-<key>.ckpt` until then.
         log: takes a row of numbers and the epoch.
 
     Returns:
@@ -89,26 +92,31 @@ def fit_head(
             raise UserError(f"the split has no study in its {part} part")
         parts[part] = LabelledStudies(features, store, studies, head.labels)
     data = f"{features.key} {sorted(features.volumes.items())} {dict(weights)} {image_weight}"
-    key = key_of(head, split, "pekit.training.study_head", settings.model_dump_json(), data)
-    checkpoint = Path(folder) / f"resume-{key}.pt"
+    module, shaping = "pekit.training.study_head", settings.model_dump_json()
+    key = key_of(head, store, split, module, shaping, data)
+    saved = Path(folder) / "head.safetensors"
+    if history := ended(folder, key, saved):
+        for row in history:
+            log(row, row["epoch"])
+        return pd.DataFrame(history)
+    head = copy.deepcopy(head)
     _start_at_prevalence(head, parts["train"].exam)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     run = _Training(head.to(device), parts, weights, image_weight, settings, device)
-    if checkpoint.exists():
-        run.load_state_dict(torch.load(checkpoint, map_location=device, weights_only=True))
-        say(f"resuming after epoch {len(run.history)}")
+    checkpoint = Checkpoint(folder, key, head, run.optimizer)
+    position = checkpoint.load()
+    checkpoint.announce(position)
+    run.history = position.history
     for row in run.history:
         log(row, row["epoch"])
     left = range(len(run.history), settings.epochs)
-    for _ in progress(left, desc=f"{settings.kind} head, epochs"):
-        row = run.epoch()
-        with atomic(checkpoint) as beside:
-            torch.save(run.state_dict(), beside)
-        log(row, row["epoch"])
-    head.cpu().eval()
+    with telling_what_follows(folder, key):
+        for _ in progress(left, desc=f"{settings.kind} head, epochs"):
+            row = run.epoch()
+            checkpoint.save(Position(epoch=len(run.history), history=run.history))
+            log(row, row["epoch"])
     save_head(folder, head)
-    for leftover in Path(folder).glob("resume-*.pt"):
-        leftover.unlink()
+    checkpoint.end(saved, run.history)
     return pd.DataFrame(run.history)
 
 
@@ -124,18 +132,6 @@ class _Training:
             head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
         )
         self.steps = -(-len(parts["train"].studies) // settings.batch_size)
-
-    def state_dict(self) -> dict:
-        return {
-            "head": self.head.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "history": self.history,
-        }
-
-    def load_state_dict(self, state: dict) -> None:
-        self.head.load_state_dict(state["head"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.history = state["history"]
 
     def epoch(self) -> dict[str, float]:
         """One pass over the training studies and one over the validation studies."""

@@ -7,7 +7,6 @@ from toy import toy_store
 
 from pekit.checkpoint import load_hops
 from pekit.common.errors import UserError
-from pekit.common.files import read_json, write_json
 from pekit.dataset.schema import SLICE_LABEL
 from pekit.hop import HopNet
 from pekit.inference.predict import predict_studies
@@ -54,7 +53,8 @@ def trained(toy, start, tmp_path_factory):
     net = copy.deepcopy(start)
     rows = []
     history = fit(net, *toy, SETTINGS, folder, lambda row, epoch: rows.append(row))
-    return net, history, rows, folder
+    assert same(net, start), "fit leaves the network that it starts from"
+    return load_hops(folder)[0], history, rows, folder
 
 
 class Killed(Exception):
@@ -90,9 +90,9 @@ def test_training_lowers_the_loss_and_saves_the_model(trained, toy):
 def test_a_killed_run_ends_with_the_same_weights(trained, toy, start, tmp_path):
     train_until_killed(start, toy, tmp_path)
     assert len(list(tmp_path.glob("resume-*.ckpt"))) == 1
-    net, rows = copy.deepcopy(start), []
-    history = fit(net, *toy, SETTINGS, tmp_path, lambda row, epoch: rows.append(row))
-    assert same(net, trained[0])
+    rows = []
+    history = fit(start, *toy, SETTINGS, tmp_path, lambda row, epoch: rows.append(row))
+    assert same(load_hops(tmp_path)[0], trained[0])
     assert history["epoch"].tolist() == [1, 2, 3] == [r["epoch"] for r in rows]
     assert history["train_loss"].tolist() == trained[1]["train_loss"].tolist()
 
@@ -110,6 +110,7 @@ def test_second_hop_trains_on_a_frozen_first(trained, toy, tmp_path):
     settings = SETTINGS.model_copy(update={"epochs": 1})
     settings = settings.model_copy(update={"positive_fraction": 0.3})
     fit(two, *toy, settings, tmp_path, lambda row, epoch: None)
+    two = load_hops(tmp_path)[0]
     assert same(two.encoders[0], one.encoders[0])
     assert [at.training for at in load_hops(tmp_path)[1].prevalence] == [0.4, 0.3]
     changed = two.encoders[1].net.conv_stem.weight[:, :9] - one.encoders[0].net.conv_stem.weight
@@ -134,13 +135,14 @@ def test_no_gpu_where_one_is_asked(toy, small, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_batch_named(toy, small, tmp_path):
-    net, before = copy.deepcopy(small), {}
+    net, before, seen = copy.deepcopy(small), {}, []
 
     def break_third(module, inputs):
         if module.training:
             break_third.calls += 1
             if break_third.calls == 3:
-                before.update(copy.deepcopy(net.state_dict()))
+                before.update(copy.deepcopy(module.state_dict()))
+                seen.append(module)
                 inputs[0][4] = 30_000
                 return inputs[0].float() * float("inf"), inputs[1]
         return None
@@ -156,7 +158,8 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_named(toy, small, tmp_pa
     assert len(named) == SETTINGS.batch_size
     assert {study for study, _ in named} <= set(toy[1]["StudyInstanceUID"][:4])
     free = [name for name, _ in net.named_parameters()]
-    assert all(torch.equal(before[name], net.state_dict()[name]) for name in free)
+    after = seen[0].state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in free)
 
 
 def test_the_row_of_an_epoch_has_speed_memory_and_time_left(trained):
@@ -187,39 +190,43 @@ def worse_in_validation(net, from_call):
 
 
 def test_the_best_epoch_counts_where_asked(toy, small, tmp_path):
-    nets = {}
+    after, modules = {}, []
+
+    def note(row, epoch):
+        after[keep, epoch] = copy.deepcopy(modules[-1].state_dict())
+
     for keep in ("last", "best"):
         settings = SETTINGS.model_copy(update={"keep": keep, "epochs": 2})
-        nets[keep] = copy.deepcopy(small)
-        worse_in_validation(nets[keep], from_call=2)  # two batches per epoch
-        history = fit(nets[keep], *toy, settings, tmp_path / keep, lambda r, e: None)
+        net = copy.deepcopy(small)
+        worse_in_validation(net, from_call=2)  # two batches per epoch
+        net.register_forward_pre_hook(lambda module, inputs: modules.append(module))
+        history = fit(net, *toy, settings, tmp_path / keep, note)
         # ln 2; then 18 for each of the 3 positives among 20 slices.
         assert history["validation_loss"].tolist() == pytest.approx([0.693147, 2.7], rel=1e-3)
-    assert not (tmp_path / "last" / "best").exists(), "not twice on the disk"
-    best, _ = load_hops(tmp_path / "best" / "best")
-    assert not same(best, nets["last"])
-    assert same(best, nets["best"])
-    assert same(load_hops(tmp_path / "best" / "model")[0], nets["best"])
-    assert read_json(tmp_path / "best" / "best" / "epoch.json")["epoch"] == 1
+        loaded = load_hops(tmp_path / keep)[0].state_dict()
+        chosen = {"last": 2, "best": 1}[keep]
+        assert all(torch.equal(loaded[name], after[keep, chosen][name]) for name in loaded)
+        assert not list((tmp_path / keep).glob("resume-*")), "not twice on the disk"
 
 
 def test_the_best_epoch_of_another_training_does_not_count(toy, small, tmp_path):
+    """Two trainings with keep = best take turns in a folder: each has its own best epoch."""
     settings = SETTINGS.model_copy(update={"keep": "best", "epochs": 2})
+    other = settings.model_copy(update={"lr": 1e-3})
+    alone = copy.deepcopy(small)
+    worse_in_validation(alone, from_call=2)
+    fit(alone, *toy, settings, tmp_path / "alone", lambda row, epoch: None)
 
     def kill(row, epoch):
         raise Killed
 
-    with pytest.raises(Killed):
-        fit(copy.deepcopy(small), *toy, settings, tmp_path, kill)
-    path = tmp_path / "best" / "epoch.json"
-    write_json(path, {"run": "resume-of-another", "epoch": 1})
-
-    net = copy.deepcopy(small)
-    worse_in_validation(net, from_call=0)
-    with pytest.raises(
-        UserError, match=r"best belongs to another training: delete resume-\w+.ckpt"
-    ):
-        fit(net, *toy, settings, tmp_path, lambda row, epoch: None)
+    for each in (settings, other):
+        with pytest.raises(Killed):
+            fit(small, *toy, each, tmp_path / "both", kill)
+    resumed = copy.deepcopy(small)
+    worse_in_validation(resumed, from_call=0)
+    fit(resumed, *toy, settings, tmp_path / "both", lambda row, epoch: None)
+    assert same(load_hops(tmp_path / "both")[0], load_hops(tmp_path / "alone")[0])
 
 
 def test_accumulated_batches_are_one_large_batch(toy, tmp_path):
@@ -239,7 +246,8 @@ def test_accumulated_batches_are_one_large_batch(toy, tmp_path):
             }
         )
         fit(net, *toy, settings, tmp_path / str(batch), lambda row, epoch: None)
-        weights[batch] = torch.cat([p.flatten() for p in net.parameters()])
+        trained = load_hops(tmp_path / str(batch))[0]
+        weights[batch] = torch.cat([p.flatten() for p in trained.parameters()])
     torch.manual_seed(0)
     start = torch.cat([p.flatten() for p in HopNet([Encoder("test_vit")]).parameters()])
     moved = (weights[12] - start).abs().max()
@@ -255,8 +263,9 @@ def test_bf16(toy, small, tmp_path):
         settings = SETTINGS.model_copy(update={"precision": precision, "epochs": 1})
         history = fit(net, *toy, settings, tmp_path, lambda row, epoch: None)
         losses[precision] = history["train_loss"].iloc[0]
-        assert {p.dtype for p in net.parameters()} == {torch.float32}
-        assert load_hops(tmp_path)[0].precision == net.precision == precision
+        trained = load_hops(tmp_path)[0]
+        assert {p.dtype for p in trained.parameters()} == {torch.float32}
+        assert trained.precision == precision
     assert 1e-7 < abs(losses["bf16-mixed"] - losses["32-true"]) < 0.05, "rounded, but little"
 
 
