@@ -10,49 +10,37 @@ from pekit.common.files import atomic
 
 
 class CsvLog:
-    """A CSV file of rows with a `step` and any other columns, flushed row by row.
+    """A CSV file of rows with a `step` and any other columns; an existing file is deleted.
 
-    A row with a new column rewrites the file with that column.
-
-    Args:
-        resume: keep an existing file; rows from the first new step on are replaced. Without it, an
-            existing file is deleted.
+    A row takes the place of an earlier one with the same step, columns and texts: a training that
+    is resumed or repeated logs its epochs again.
     """
 
-    def __init__(self, path: Path, resume: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
+        self._rows: dict[tuple, dict[str, Any]] = {}
         self._columns: list[str] = []
-        self._resumed = resume and path.exists()
-        if self._resumed:
-            with path.open(newline="") as file:
-                self._columns = next(csv.reader(file), [])
-        else:
-            path.unlink(missing_ok=True)
-        self._file = path.open("a", newline="")
+        path.write_text("")
 
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Append a row; it must have a `step`."""
+    def write(self, row: Mapping[str, Any]) -> bool:
+        """Write a row to disk; it must have a `step`. False if it is there already."""
+        texts = (value for value in row.values() if isinstance(value, str))
+        key = (row["step"], tuple(row), *texts)
+        if self._rows.get(key) == row:
+            return False
         new = [name for name in row if name not in self._columns]
-        if new or self._resumed:
-            # A resumed stage repeats the steps after its checkpoint: their old rows are dropped.
-            self._rewrite(new, before=row["step"] if self._resumed else None)
-            self._resumed = False
-        csv.DictWriter(self._file, self._columns, lineterminator="\n").writerow(row)
-        self._file.flush()
-
-    def _rewrite(self, new: list[str], before: int | None) -> None:
-        self._file.close()
-        with self.path.open(newline="") as file:
-            rows = [r for r in csv.DictReader(file) if before is None or int(r["step"]) < before]
+        rewritten = bool(new) or key in self._rows
+        self._rows[key] = dict(row)
         self._columns += new
-        with atomic(self.path) as beside, beside.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        self._file = self.path.open("a", newline="")
-
-    def close(self) -> None:
-        self._file.close()
+        if rewritten:
+            with atomic(self.path) as beside, beside.open("w", newline="") as file:
+                writer = csv.DictWriter(file, self._columns, lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(self._rows.values())
+        else:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self._columns, lineterminator="\n").writerow(row)
+        return True
 
 
 def to_json(value: Any) -> Any:

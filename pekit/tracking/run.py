@@ -4,22 +4,28 @@
     run.log({"loss": 0.31}, step=20)
     run.figure("curves", figure)    # saves it, and shows it as a cell's last expression
     run.artifact(Path("../runs/demo/hop1/model"))
-    run.finish({"auroc": 0.97})
+    run.finish({"auroc": 0.97})     # says what was made
 
 leaves in the folder:
 
     params.json      the settings, at the start
-    log.csv          one row per call of log, flushed: a killed process loses no row
+    log.csv          one row per call of log: a killed process loses no row
     figures/, tables/
     manifest.json    commit, versions, seed, hashes of inputs, device, wall time, W&B run, status
     metrics.json     the results, written last: a stage that has it is done
 
 W&B gets the same, and the artifacts that the run made and used (pekit/tracking/wandb_log.py).
+
+The folder has one run: the one that started last. An earlier one, such as that of a cell that was
+run again or of another kernel, writes nothing any more. A run that has finished may go on: a cell
+that is run again replaces its figure, table or rows, and `finish` the results. (W&B keeps what it
+had at the first finish.)
 """
 
 import atexit
 import re
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,9 +36,13 @@ import pandas as pd
 
 from pekit.common.errors import UserError
 from pekit.common.files import atomic, hash_path, read_json, write_csv, write_json
+from pekit.common.progress import say
 from pekit.tracking.csv_log import CsvLog, to_json
 from pekit.tracking.provenance import device, git_state, package_versions
-from pekit.tracking.wandb_log import WandbLog, wandb_mode
+from pekit.tracking.wandb_log import WandbLog
+
+# What a folder holds beside what its stage made.
+RECORDS = ("params.json", "manifest.json", "metrics.json", "log.csv", "wandb")
 
 
 class Figure(Protocol):
@@ -44,18 +54,20 @@ class Figure(Protocol):
 class Run:
     """One run of a stage. It starts when it is made and ends with `finish`.
 
-    A run that does not reach `finish` (an error in its `with` block, or the process ends) is
-    recorded as failed in manifest.json and has no metrics.json.
+    Until then manifest.json calls it unfinished, also if its process is killed. A run that does not
+    reach `finish` (an error in its `with` block, or the process ends) is recorded as failed. Both
+    have no metrics.json.
 
     Args:
         folder: `<experiment>/<stage>`; the two names are group and name of the run in W&B. It
             replaces the records of an earlier run in this folder.
         settings: all settings, for params.json.
+        job: kind of stage in W&B, such as train or evaluate; without it the stage's name.
         seed: the random seed.
         inputs: what the run reads, by name: a Path is hashed; a string (a hash, a version) is
             recorded as it is. A Path that another run recorded as an artifact, or that lies in
             one, is also recorded as used, so that W&B shows the lineage.
-        resume: keep log.csv, for a stage that resumes from a checkpoint (`CsvLog`).
+        makes: names in the folder that the run must have recorded by `artifact` before `finish`.
 
     Raises:
         UserError: WANDB_MODE or PEKIT_ARTIFACT_MB has a bad value, or an input does not exist.
@@ -66,49 +78,57 @@ class Run:
         folder: Path,
         settings: Mapping[str, Any],
         *,
+        job: str = "",
         seed: int | None = None,
         inputs: Mapping[str, Path | str] = MappingProxyType({}),
-        resume: bool = False,
+        makes: Sequence[str] = (),
     ) -> None:
         self.folder = Path(folder)
         self.stage, group = self.folder.resolve().name, self.folder.resolve().parent.name
-        self._start = time.monotonic()
-        hashes = {
-            name: hash_path(value) if isinstance(value, Path) else value
-            for name, value in inputs.items()
+        self._start, self._makes = time.monotonic(), makes
+        paths = {name: value for name, value in inputs.items() if isinstance(value, Path)}
+        hashes = {**inputs, **{name: hash_path(path) for name, path in paths.items()}}
+        git = git_state()
+        config = {
+            **({} if seed is None else {"seed": seed}),
+            **to_json(settings),
+            "axes": _axes(self.stage),
+            "git": git,
+            "inputs": {name: _origin(paths.get(name), value) for name, value in hashes.items()},
         }
-        mode = wandb_mode()
+        self._wandb = WandbLog(self.folder, group, self.stage, job or self.stage, config)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "metrics.json").unlink(missing_ok=True)
         write_json(self.folder / "params.json", to_json(settings))
-        self._csv = CsvLog(self.folder / "log.csv", resume)
-        self._wandb = WandbLog(mode, self.folder, self.stage, group, settings)
+        self._csv = CsvLog(self.folder / "log.csv")
         self._manifest = {
             "stage": self.stage,
             "group": group,
-            "status": "running",
+            "run": uuid.uuid4().hex[:12],
+            "status": "unfinished",
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "seed": seed,
             "inputs": hashes,
-            "git": git_state(),
+            "git": git,
             "packages": package_versions(),
             "wandb": {"mode": self._wandb.mode, "id": self._wandb.id},
             "charts": [],
             "artifacts": {"made": [], "used": []},
         }
-        self._saved: dict[str, list[Path]] = {"figures": [], "tables": []}
+        self._saved: dict[str, set[Path]] = {"figures": set(), "tables": set()}
+        self._made: set[str] = set()
         write_json(self.folder / "manifest.json", self._manifest)
         atexit.register(self._close, "failed")
-        paths = (value for value in inputs.values() if isinstance(value, Path))
-        for artifact in filter(None, dict.fromkeys(map(_artifact_of, paths))):
+        for artifact in filter(None, dict.fromkeys(map(_artifact_of, paths.values()))):
             self._artifact("used", artifact)
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
-        """Record numbers of one step in log.csv, flushed, and in W&B."""
-        row = to_json(values)
-        self._csv.write({"step": int(step), **row})
-        # The step is a value, not W&B's own counter, which drops a step that is logged twice.
-        self._wandb.row({"step": int(step), **row})
+        """Record numbers of one step in log.csv and in W&B; a step may be logged again."""
+        self._check_current()
+        row = {"step": int(step), **to_json(values)}
+        if self._csv.write(row):
+            # The step is a value, not W&B's own counter, which drops a step that is logged twice.
+            self._wandb.row(row)
 
     def figure(self, name: str, figure: Figure) -> Figure:
         """Save a matplotlib figure as figures/<name>.png, log it, and return it to be shown.
@@ -116,11 +136,12 @@ class Run:
         manifest.json lists figures with `figure.patient` False as charts: a review bundle without
         images of patients holds no other figures.
         """
+        self._check_current()
         path = self.folder / "figures" / f"{_checked(name)}.png"
         with atomic(path) as beside:
             figure.savefig(beside, format="png", bbox_inches="tight", dpi=110)
         self._wandb.image(f"figures/{name}", path)
-        self._saved["figures"].append(path)
+        self._saved["figures"].add(path)
         charts = set(self._manifest["charts"]) - {name}
         if not getattr(figure, "patient", True):
             charts.add(name)
@@ -129,10 +150,11 @@ class Run:
 
     def table(self, name: str, table: pd.DataFrame) -> pd.DataFrame:
         """Save a table as tables/<name>.csv, log it, and return it to be shown."""
+        self._check_current()
         path = self.folder / "tables" / f"{_checked(name)}.csv"
         write_csv(path, table)
-        self._wandb.html(f"tables/{name}", table.to_html(index=False, border=0))
-        self._saved["tables"].append(path)
+        self._wandb.table(f"tables/{name}", table)
+        self._saved["tables"].add(path)
         return table
 
     def artifact(self, path: Path) -> None:
@@ -144,7 +166,9 @@ class Run:
         Raises:
             UserError: `path` does not exist.
         """
+        self._check_current()
         self._artifact("made", Path(path))
+        self._made.add(Path(path).name)
 
     def _artifact(self, relation: str, path: Path, files: Sequence[Path] = ()) -> None:
         path = path.resolve()
@@ -155,32 +179,59 @@ class Run:
         kind, stage = path.stem, path.parent
         name = f"{stage.parent.name}-{stage.name}-{kind}"
         resolved = [file.resolve() for file in found]
-        logged = self._wandb.artifact(name, kind, root, resolved, used=relation == "used")
-        if logged:
-            self._manifest["artifacts"][relation].append(logged)
+        if logged := self._wandb.artifact(name, kind, root, resolved, used=relation == "used"):
+            noted = self._manifest["artifacts"]
+            others = [item for item in noted[relation] if item["name"] != logged["name"]]
+            noted[relation] = [*others, logged]
 
-    def finish(self, metrics: Mapping[str, Any]) -> None:
-        """Record the results and end the run. metrics.json is written last; NaN becomes null."""
-        if self._manifest["status"] != "running":
-            raise RuntimeError(f"the run of {self.stage} has ended already")
+    def finish(self, metrics: Mapping[str, Any], following: str = "") -> None:
+        """Record the results and end the run. metrics.json is written last; NaN becomes null.
+
+        Says what the folder holds, and which notebook is `following`.
+
+        Raises:
+            UserError: something that the run `makes` is not made.
+        """
+        self._check_current()
+        if missing := [name for name in self._makes if name not in self._made]:
+            raise UserError(
+                f"{_shown(self.folder)} was started again, and {', '.join(missing)} was not made "
+                "since: run the cells below the one that makes the Run, in their order"
+            )
         results = to_json(metrics)
         for kind, files in self._saved.items():
             if files:
-                self._artifact("made", self.folder / kind, sorted(set(files)))
+                self._artifact("made", self.folder / kind, sorted(files))
         self._wandb.summary(results)
         self._close("finished")
         write_json(self.folder / "metrics.json", results)
+        say(f"{self.stage} is done. {_shown(self.folder)} holds {', '.join(_made(self.folder))}.")
+        if following:
+            say(f"Next: {following}")
+
+    def _current(self) -> bool:
+        """Whether no other run has been started in the folder since."""
+        path = self.folder / "manifest.json"
+        return path.exists() and read_json(path).get("run") == self._manifest["run"]
+
+    def _check_current(self) -> None:
+        if not self._current():
+            raise UserError(
+                f"another run was started in {_shown(self.folder)} since (or its records were "
+                "deleted), and this one writes nothing there any more: run this notebook again "
+                "from the cell that makes the Run"
+            )
 
     def _close(self, status: str) -> None:
-        if self._manifest["status"] != "running":
-            return
-        self._manifest["status"] = status
-        self._manifest["wall_s"] = round(time.monotonic() - self._start, 1)
-        self._manifest["device"] = device()
-        self._csv.close()
-        self._wandb.finish(succeeded=status == "finished")
-        write_json(self.folder / "manifest.json", self._manifest)
         atexit.unregister(self._close)
+        self._wandb.finish(succeeded=status == "finished")
+        if not self._current():
+            return
+        if self._manifest["status"] == "unfinished":
+            self._manifest["wall_s"] = round(time.monotonic() - self._start, 1)
+            self._manifest["device"] = device()
+        self._manifest["status"] = status
+        write_json(self.folder / "manifest.json", self._manifest)
 
     def __enter__(self) -> Self:
         return self
@@ -188,10 +239,30 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        unfinished = self._manifest["status"] == "running"
-        self._close("failed")
-        if unfinished and error is None:
-            raise RuntimeError(f"the run of {self.stage} ended without finish(metrics)")
+        if self._manifest["status"] == "unfinished":
+            self._close("failed")
+            if error is None:
+                raise RuntimeError(f"the run of {self.stage} ended without finish(metrics)")
+
+
+def _axes(stage: str) -> dict[str, float]:
+    """Values of the axes over which a stage repeats, from its name: hop1_difficulty1p5_seed0."""
+    found = re.findall(r"_([a-z]+)(m?)(\d+)(?:p(\d+))?(?=_|$)", stage)
+    return {
+        axis: float(f"{'-' * bool(minus)}{whole}.{part or 0}") for axis, minus, whole, part in found
+    }
+
+
+def _origin(path: Path | None, content: str) -> dict[str, Any]:
+    """Where an input comes from: its hash and, if another run made it, that run and its inputs."""
+    origin = {"hash": content}
+    for folder in path.resolve().parents[:2] if path else ():
+        if (folder / "manifest.json").exists():
+            made = read_json(folder / "manifest.json")
+            origin |= {"experiment": made.get("group"), "stage": made.get("stage")}
+            origin |= {"seed": made.get("seed"), "inputs": made.get("inputs")}
+            break
+    return origin
 
 
 def _artifact_of(path: Path) -> Path | None:
@@ -202,6 +273,22 @@ def _artifact_of(path: Path) -> Path | None:
             made = read_json(stage / "manifest.json").get("artifacts", {}).get("made", [])
             return inner if inner.stem in {artifact["type"] for artifact in made} else None
     return None
+
+
+def _made(folder: Path) -> list[str]:
+    """What a stage's folder holds beside records, executed notebooks and hidden files."""
+    names = []
+    for path in sorted(folder.iterdir()):
+        if path.name in RECORDS or path.name.startswith(".") or path.suffix == ".ipynb":
+            continue
+        count = f" ({len(list(path.iterdir()))})" if path.name in ("figures", "tables") else ""
+        names.append(f"{path.name}/{count}" if path.is_dir() else path.name)
+    return names or ["its records"]
+
+
+def _shown(folder: Path) -> str:
+    """A folder as its user named it; an absolute path, which may name people, by its end."""
+    return "/".join(folder.parts[-2:]) if folder.is_absolute() else folder.as_posix()
 
 
 def _checked(name: str) -> str:

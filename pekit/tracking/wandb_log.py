@@ -1,7 +1,12 @@
 """Log of a run for Weights & Biases: sent, or kept in `<folder>/wandb` until it is synced.
 
-The mode is online if an account is configured, else offline; WANDB_MODE overrules both. W&B gets
-no host or user name, no absolute path, no code and no console output.
+W&B itself says whether and where it sends: by WANDB_MODE, `wandb offline` or `wandb disabled`
+(called in the checkout or in notebooks/), its settings, netrc files and own servers. Without an
+account a run is kept offline. A line says what was decided. W&B gets no host or user name, no
+absolute path, no code and no console output.
+
+A folder is one W&B run, which a rerun of its stage replaces. A fault of W&B ends its log, never the
+stage.
 
 Files that a stage made or read are logged as artifacts, so that W&B shows which run made a file and
 which runs used it. The files are kept beside the run as hard links, which a rerun of the stage does
@@ -10,68 +15,114 @@ not change. Their paths are relative to the folder of the notebooks: sync from t
     cd notebooks && wandb sync ../runs/demo/*/wandb/offline-run-*
 """
 
-import netrc
+import functools
+import hashlib
 import os
+import platform
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pandas as pd
+
+from pekit.common.code_hash import ROOT
 from pekit.common.errors import UserError
-from pekit.common.files import file_hash
+from pekit.common.files import file_hash, read_json, write_json
 from pekit.common.progress import say
 from pekit.tracking.csv_log import to_json, without_paths
 
-MODES = ("online", "offline", "disabled")
+# Values of WANDB_MODE, strictest first; dryrun and run are W&B's old names of offline and online.
+MODES = {
+    "disabled": "disabled",
+    "offline": "offline",
+    "dryrun": "offline",
+    "online": "online",
+    "run": "online",
+}
 # Size limit in MB of a file in an artifact. A larger file is replaced by its SHA-256: the lineage
 # is the same, and a model of the paper's size (0.5 GB per hop) is not uploaded by every stage.
 LIMIT = "PEKIT_ARTIFACT_MB"
 DEFAULT_LIMIT_MB = 100.0
 
 
+def _never_fails(method: Callable) -> Callable:
+    """An error of W&B ends the log, and not the stage."""
+
+    @functools.wraps(method)
+    def guarded(self: "WandbLog", *arguments: Any, **options: Any) -> Any:
+        if not self._run:
+            return None
+        try:
+            return method(self, *arguments, **options)
+        except Exception as error:
+            self._run = None
+            say(f"W&B: {_first_line(error)}: the rest of this run is in its folder only")
+            return None
+
+    return guarded
+
+
 class WandbLog:
-    """One W&B run; with the mode `disabled` its methods do nothing.
+    """One W&B run; where W&B is disabled, its methods do nothing.
 
     Args:
-        mode: see `wandb_mode`; if the service cannot be reached, `self.mode` becomes offline.
         folder: the stage's folder; W&B's own files go to `<folder>/wandb`.
-        stage, group: names of the stage and of the experiment.
-        settings: all settings; W&B does not get texts that look like a path.
+        group, stage: names of the experiment and of the stage.
+        job: kind of stage.
+        config: what W&B shows of the run; it does not get texts that look like a path.
+
+    Attributes:
+        mode: online, offline or disabled.
+        id: of the W&B run; None if disabled.
 
     Raises:
-        UserError: PEKIT_ARTIFACT_MB is not a number.
+        UserError: WANDB_MODE or PEKIT_ARTIFACT_MB has a bad value.
     """
 
-    def __init__(
-        self, mode: str, folder: Path, stage: str, group: str, settings: Mapping[str, Any]
-    ) -> None:
-        self.mode = mode
+    def __init__(self, folder: Path, group: str, stage: str, job: str, config: Mapping[str, Any]):
         self._limit = _limit()
-        self._run, self._wandb = None, None
-        if self.mode != "disabled":
+        self._run, self._wandb, self.id = None, None, None
+        asked = _asked_mode()
+        if asked == "disabled":
+            self.mode, why = asked, "WANDB_MODE"
+        else:
             import wandb
 
             self._wandb = wandb
-            self._run, self.mode = _start(wandb, self.mode, folder, stage, group, settings)
-        self.id = self._run.id if self._run else None
+            self.mode, why = _mode(wandb, asked)
+        if self.mode != "disabled":
+            options = _options(wandb, folder, group, stage, job, config)
+            self._run, self.mode, why = _start(wandb, self.mode, why, folder, options)
+        if self._run:
+            self.id = self._run.id
+        say(f"W&B: {_decision(self.mode, self._run)} ({why})")
 
+    @_never_fails
     def row(self, values: Mapping[str, Any]) -> None:
         """Log numbers of one step."""
-        if self._run:
-            self._run.log(dict(values))
+        self._run.log(dict(values))
 
+    @_never_fails
     def image(self, name: str, path: Path) -> None:
         """Log a PNG file."""
-        if self._run:
-            self._run.log({name: self._wandb.Image(str(path))})
+        self._run.log({name: self._wandb.Image(str(path))})
 
-    def html(self, name: str, html: str) -> None:
-        """Log a table as HTML: a wandb.Table would record a path in the home folder."""
-        if self._run:
-            self._run.log({name: self._wandb.Html(html)})
+    @_never_fails
+    def table(self, name: str, table: pd.DataFrame) -> None:
+        """Log a table."""
+        rows = to_json(table.astype(object).where(table.notna(), None).to_numpy())
+        shown = self._wandb.Table(
+            columns=[str(name) for name in table], data=rows, allow_mixed_types=True
+        )
+        # Bound first: else W&B makes an artifact too, whose record has a path in the home folder.
+        shown.bind_to_run(self._run, name, 0)
+        self._run.log({name: shown})
 
+    @_never_fails
     def artifact(
         self, name: str, kind: str, root: Path, files: Sequence[Path], used: bool
     ) -> dict[str, str] | None:
@@ -81,15 +132,17 @@ class WandbLog:
         used them to the run that made them. Returns name, type and digest; None if disabled, or if
         the relative path from the working folder to the run would reveal folders of this machine.
         """
-        if not self._run:
-            return None
         name = re.sub(r"[^\w.-]+", "-", name)
         if Path(os.path.relpath(self._run.dir)).parts[:2] == ("..", ".."):
             why = "its relative path would reveal folders: run in the notebooks' folder"
             say(f"W&B: {name} is no artifact, {why}")
             return None
         artifact = self._wandb.Artifact(name, kind)
-        links = Path(self._run.dir).parent / "artifacts" / name
+        # A folder for each call: an artifact that is logged again leaves the files of the first.
+        beside = Path(self._run.dir).parent / "artifacts"
+        links = beside / name
+        if links.exists():
+            links = beside / f"{name}-{len(list(beside.iterdir()))}"
         for file in sorted(files):
             inside = file.relative_to(root)
             link = links / inside
@@ -98,7 +151,7 @@ class WandbLog:
                 inside = inside.with_name(inside.name + ".sha256")
                 link = links / inside
                 link.write_text(f"{file_hash(file)}  {file.name}\n")
-            elif not link.exists():
+            else:
                 _link(file, link)
             # Not copied: by default W&B copies files to the home folder, and into a cache.
             artifact.add_file(
@@ -114,15 +167,16 @@ class WandbLog:
             self._run.log_artifact(artifact)
         return {"name": name, "type": kind, "digest": artifact.digest}
 
+    @_never_fails
     def summary(self, results: Mapping[str, Any]) -> None:
         """Log the results of the run."""
-        if self._run:
-            self._run.summary.update(dict(results))
+        self._run.summary.update(dict(results))
 
+    @_never_fails
     def finish(self, succeeded: bool) -> None:
         """End the run."""
-        if self._run:
-            self._run.finish(exit_code=0 if succeeded else 1)
+        run, self._run = self._run, None
+        run.finish(exit_code=0 if succeeded else 1)
 
 
 def _link(file: Path, link: Path) -> None:
@@ -141,33 +195,49 @@ def _limit() -> float:
         raise UserError(f"{LIMIT}={value}: it must be a number of MB") from None
 
 
-def wandb_mode() -> str:
-    """WANDB_MODE; if it is not set, online if an account is configured, else offline.
+def _asked_mode() -> str:
+    """WANDB_MODE as online, offline or disabled; empty if it is not set."""
+    value = os.environ.get("WANDB_MODE", "")
+    if value and value not in MODES:
+        raise UserError(f"WANDB_MODE={value}: it must be one of online, offline, disabled")
+    return MODES.get(value, "")
 
-    Raises:
-        UserError: WANDB_MODE is none of online, offline and disabled.
-    """
-    mode = os.environ.get("WANDB_MODE", "")
-    if mode and mode not in MODES:
-        raise UserError(f"WANDB_MODE={mode}: it must be one of {', '.join(MODES)}")
-    if mode:
-        return mode
-    if os.environ.get("WANDB_API_KEY"):
-        return "online"
-    import wandb
 
-    host = urlsplit(wandb.setup().settings.base_url).hostname
+def _mode(wandb: Any, asked: str) -> tuple[str, str]:
+    """Mode and reason, as W&B decides; it starts its service on the way."""
     try:
-        file = os.environ.get("NETRC") or str(Path.home() / ".netrc")
-        return "online" if netrc.netrc(file).authenticators(host) else "offline"
-    except (OSError, netrc.NetrcParseError):
-        return "offline"
+        session = wandb.setup(wandb.Settings(silent=True)).settings
+        if asked:
+            return asked, "WANDB_MODE"
+        # `wandb offline` and `wandb disabled` hold for the folder in which they were called.
+        found = {MODES.get(session.mode, "online")}
+        for folder in (Path.cwd(), ROOT):
+            there = wandb.Settings(root_dir=str(folder), silent=True)
+            there.settings_system = session.settings_system
+            there.update_from_system_settings()
+            found.add(MODES.get(there.mode, "online"))
+        strictest = next(mode for mode in ("disabled", "offline", "online") if mode in found)
+        if strictest != "online":
+            return strictest, "W&B's settings; `wandb online` or `wandb enabled` changes them"
+        if wandb.login(prompt=False, verify=False):
+            return "online", "W&B has an account; WANDB_MODE=offline keeps it here"
+        return "offline", f"no account for {urlsplit(session.base_url).hostname}"
+    except Exception as error:
+        return "disabled", f"its service cannot be started: {_first_line(error)}"
 
 
-def _start(
-    wandb: Any, mode: str, folder: Path, stage: str, group: str, settings: Mapping[str, Any]
-) -> tuple[Any, str]:
-    """The W&B run and its mode: offline if the service cannot be reached."""
+def _decision(mode: str, run: Any) -> str:
+    if mode == "online":
+        return f"this run is sent to {run.url}"
+    if mode == "offline":
+        return "this run is kept in its folder, to be synced later"
+    return "this run is not logged"
+
+
+def _options(
+    wandb: Any, folder: Path, group: str, stage: str, job: str, config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Options of wandb.init, all but mode and id."""
     private = wandb.Settings(
         console="off",
         disable_code=True,
@@ -186,26 +256,58 @@ def _start(
         silent=True,
         init_timeout=30,
     )
-    options = {
+    # A stage that runs over axes is called hop1_difficulty1_seed0.
+    tags = [tag[:64] for tag in (group, job, *stage.split("_")) if tag]
+    return {
         "project": os.environ.get("WANDB_PROJECT", "pekit"),
         "name": f"{group}/{stage}" if group else stage,
         "group": group or None,
-        "job_type": stage,
+        "job_type": job,
+        "tags": list(dict.fromkeys(tags)),
         "dir": str(folder.resolve()),  # the service may have started elsewhere
-        "config": without_paths(to_json(settings)),
+        "config": _with_plain_keys(without_paths(to_json(config))),
         "settings": private,
         "reinit": "finish_previous",
     }
+
+
+def _with_plain_keys(value: Any) -> Any:
+    """W&B takes a point in a key for a level."""
+    if isinstance(value, Mapping):
+        return {key.replace(".", "_"): _with_plain_keys(item) for key, item in value.items()}
+    return value
+
+
+def _start(
+    wandb: Any, mode: str, why: str, folder: Path, options: Mapping[str, Any]
+) -> tuple[Any, str, str]:
+    """The W&B run, its mode and the reason: offline if the server cannot be reached."""
+    known = folder / "wandb" / "run.json"
+    # A copied or moved folder is another run: its W&B run must not replace the first one's.
+    place = hashlib.sha256(f"{platform.node()} {folder.resolve()}".encode()).hexdigest()[:16]
+    noted = read_json(known) if known.exists() else {}
+    run_id = noted["id"] if noted.get("place") == place else uuid.uuid4().hex[:8]
+    (folder / "wandb").mkdir(parents=True, exist_ok=True)
     try:
-        run = wandb.init(mode=mode, **options)
-    except wandb.errors.Error as error:
+        run = wandb.init(mode=mode, id=run_id, **options)
+    except Exception as error:
         if mode == "offline":
-            raise
-        reason = str(error).splitlines()[0]
-        say(
-            f"W&B: {reason}\nThis run is logged offline (to skip the wait, set WANDB_MODE=offline)."
-        )
-        mode = "offline"
-        run = wandb.init(mode=mode, **options)
+            return None, "disabled", _first_line(error)
+        if "deleted" in str(error):  # by its owner; W&B never takes such an id again
+            run_id = uuid.uuid4().hex[:8]
+        mode, why = "offline", f"{_first_line(error)}; WANDB_MODE=offline skips the wait"
+        try:
+            run = wandb.init(mode=mode, id=run_id, **options)
+        except Exception as second:
+            return None, "disabled", _first_line(second)
+    write_json(known, {"id": run_id, "place": place})
+    here = Path(run.dir).parent
+    for earlier in (folder / "wandb").glob(f"*run-*-{run_id}"):
+        if earlier.resolve() != here.resolve() and not earlier.is_symlink():
+            shutil.rmtree(earlier)
     run.define_metric("*", step_metric="step")
-    return run, mode
+    return run, mode, why
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,5 +1,6 @@
 import copy
 import re
+import shutil
 
 import pytest
 import torch
@@ -7,7 +8,9 @@ from toy import toy_store
 
 from pekit.checkpoint import load_hops
 from pekit.common.errors import UserError
+from pekit.common.files import write_table
 from pekit.dataset.schema import SLICE_LABEL
+from pekit.dataset.store import Store
 from pekit.hop import HopNet
 from pekit.inference.predict import predict_studies
 from pekit.model.encoder import Encoder
@@ -102,6 +105,90 @@ def test_other_settings_do_not_resume(toy, small, tmp_path):
     other = SETTINGS.model_copy(update={"lr": 5e-4, "epochs": 1})
     history = fit(copy.deepcopy(small), *toy, other, tmp_path, lambda row, epoch: None)
     assert history["epoch"].tolist() == [1]
+
+
+def test_the_same_call_again_gives_the_result_and_trains_nothing(trained, toy, start, capsys):
+    folder = trained[3]
+    written, rows, seen = (folder / "model" / "model.safetensors").stat().st_mtime_ns, [], []
+    net = copy.deepcopy(start)
+    net.register_forward_pre_hook(lambda module, inputs: seen.append(module))
+    history = fit(net, *toy, SETTINGS, folder, lambda row, epoch: rows.append(row))
+    assert not seen
+    assert history.equals(trained[1])
+    assert rows == history.to_dict("records")
+    assert (folder / "model" / "model.safetensors").stat().st_mtime_ns == written
+    told = capsys.readouterr().out
+    assert "this training has ended already" in told
+    assert f"to repeat it, delete {folder / 'training.json'}" in told
+
+
+@pytest.mark.parametrize("changed", ["label", "weights", "result"])
+def test_a_training_with_another_input_is_not_done(toy, small, tmp_path, changed):
+    """A label of the same studies, a weight by its last bit; or the result was replaced."""
+    store, split = toy
+    shutil.copytree(store.root, tmp_path / "store")
+    store, net = Store(tmp_path / "store"), copy.deepcopy(small)
+    settings = SETTINGS.model_copy(update={"epochs": 1, "samples_per_epoch": 16})
+    fit(net, store, split, settings, tmp_path / "run", lambda row, epoch: None)
+    if changed == "label":
+        slices = store.slices
+        slices.loc[0, SLICE_LABEL] = 1 - slices.loc[0, SLICE_LABEL]
+        write_table(store.root / "slices.parquet", slices)
+    elif changed == "weights":
+        with torch.no_grad():
+            weight = net.encoders[0].net.conv_stem.weight.view(-1)
+            weight[0] = torch.nextafter(weight[0], torch.tensor(1.0))
+    else:
+        shutil.copy(tmp_path / "store" / "store.json", tmp_path / "run/model/model.safetensors")
+    seen = []
+    net.register_forward_pre_hook(lambda module, inputs: seen.append(module))
+    fit(net, store, split, settings, tmp_path / "run", lambda row, epoch: None)
+    assert seen
+
+
+def test_an_interrupted_training_says_how_it_goes_on(toy, small, tmp_path, capsys):
+    def interrupt(row, epoch):
+        if epoch == at:
+            raise KeyboardInterrupt
+
+    for at, where in ((1, "its last checkpoint"), (2, "its last checkpoint")):
+        with pytest.raises(KeyboardInterrupt):
+            fit(small, *toy, SETTINGS, tmp_path, interrupt)
+        assert f"interrupted: the same call goes on from {where}" in capsys.readouterr().out
+    net = copy.deepcopy(small)
+    net.register_forward_pre_hook(lambda module, inputs: interrupt(None, 2))
+    with pytest.raises(KeyboardInterrupt):
+        fit(net, *toy, SETTINGS, tmp_path / "other", print)
+    assert "goes on from its start, since none was saved yet" in capsys.readouterr().out
+
+
+def test_a_training_resumes_on_another_number_of_threads(toy, start, tmp_path, capsys):
+    """Sums of floats depend on the number of threads; these weights are large enough for that."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        train_until_killed(start, toy, tmp_path)
+        torch.set_num_threads(3)
+        history = fit(start, *toy, SETTINGS, tmp_path, lambda row, epoch: None)
+    finally:
+        torch.set_num_threads(before)
+    assert "resuming: 2 epochs are done" in capsys.readouterr().out
+    assert len(history) == 3
+
+
+def test_the_checkpoint_of_another_training_is_kept_until_this_one_has_ended(
+    toy, small, tmp_path, capsys
+):
+    train_until_killed(small, toy, tmp_path)
+    (old,) = tmp_path.glob("resume-*.ckpt")
+    other = SETTINGS.model_copy(update={"lr": 5e-4, "epochs": 2})
+    kept = []
+    fit(small, *toy, other, tmp_path, lambda row, epoch: kept.append(old.exists()))
+    assert kept == [True, True]
+    assert not old.exists()
+    told = capsys.readouterr().out
+    assert f"{old.name} is of a training with other settings: it cannot be resumed here" in told
+    assert f"{old.name}, of a training with other settings, is removed" in told
 
 
 def test_second_hop_trains_on_a_frozen_first(trained, toy, tmp_path):
