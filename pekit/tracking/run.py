@@ -23,6 +23,7 @@ had at the first finish.)
 """
 
 import atexit
+import os
 import re
 import time
 import uuid
@@ -67,7 +68,7 @@ class Run:
         inputs: what the run reads, by name: a Path is hashed; a string (a hash, a version) is
             recorded as it is. A Path that another run recorded as an artifact, or that lies in
             one, is also recorded as used, so that W&B shows the lineage.
-        makes: names in the folder that the run must have recorded by `artifact` before `finish`.
+        makes: names of artifacts, figures and tables that must be recorded before `finish`.
 
     Raises:
         UserError: WANDB_MODE or PEKIT_ARTIFACT_MB has a bad value, or an input does not exist.
@@ -96,6 +97,7 @@ class Run:
             "git": git,
             "inputs": {name: _origin(paths.get(name), value) for name, value in hashes.items()},
         }
+        made_by = {name: origin.get("run") for name, origin in config["inputs"].items()}
         self._wandb = WandbLog(self.folder, group, self.stage, job or self.stage, config)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "metrics.json").unlink(missing_ok=True)
@@ -109,6 +111,7 @@ class Run:
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "seed": seed,
             "inputs": hashes,
+            "made_by": {name: run for name, run in made_by.items() if run},
             "git": git,
             "packages": package_versions(),
             "wandb": {"mode": self._wandb.mode, "id": self._wandb.id},
@@ -142,6 +145,7 @@ class Run:
             figure.savefig(beside, format="png", bbox_inches="tight", dpi=110)
         self._wandb.image(f"figures/{name}", path)
         self._saved["figures"].add(path)
+        self._made.add(name)
         charts = set(self._manifest["charts"]) - {name}
         if not getattr(figure, "patient", True):
             charts.add(name)
@@ -155,6 +159,7 @@ class Run:
         write_csv(path, table)
         self._wandb.table(f"tables/{name}", table)
         self._saved["tables"].add(path)
+        self._made.add(name)
         return table
 
     def artifact(self, path: Path) -> None:
@@ -206,7 +211,7 @@ class Run:
         self._close("finished")
         write_json(self.folder / "metrics.json", results)
         say(f"{self.stage} is done. {_shown(self.folder)} holds {', '.join(_made(self.folder))}.")
-        if following:
+        if following and os.environ.get("PEKIT_BATCH") != "1":
             say(f"Next: {following}")
 
     def _current(self) -> bool:
@@ -259,8 +264,8 @@ def _origin(path: Path | None, content: str) -> dict[str, Any]:
     for folder in path.resolve().parents[:2] if path else ():
         if (folder / "manifest.json").exists():
             made = read_json(folder / "manifest.json")
-            origin |= {"experiment": made.get("group"), "stage": made.get("stage")}
-            origin |= {"seed": made.get("seed"), "inputs": made.get("inputs")}
+            origin["run"] = f"{folder.parent.name}-{folder.name}"  # no path, which W&B must not get
+            origin |= {name: made.get(name) for name in ("seed", "inputs", "made_by")}
             break
     return origin
 

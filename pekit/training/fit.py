@@ -47,8 +47,9 @@ def fit(
     no longer held out.
 
     A training that was cut off resumes at its last checkpoint (`save_every_s`), and one that has
-    ended is not repeated, if starting weights, data, settings and code are the same. With several processes (`cluster`) a step takes a batch from
-    each, batch norm sees each batch by itself, and rows are logged at the end.
+    ended is not repeated, if starting weights, data, settings and code are the same. With several
+    processes (`cluster`) a step takes a batch from each, batch norm sees each batch by itself, and
+    rows are logged at the end.
 
     Args:
         net: the start; it is not changed.

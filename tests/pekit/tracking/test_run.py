@@ -277,7 +277,9 @@ def test_mode_is_what_wandb_decides(
     if mode == "disabled":
         Run(tmp_path / "run", {}).finish({})
         assert asked == []
-        assert f"W&B: this run is not logged ({why}" in capsys.readouterr().out.replace("W&B's ", "")
+        assert f"W&B: this run is not logged ({why}" in capsys.readouterr().out.replace(
+            "W&B's ", ""
+        )
     else:
         with pytest.raises(Stopped):
             Run(tmp_path / "run", {})
