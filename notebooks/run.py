@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=told, flush=True)
         return 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("interrupted: the same call goes on from here", file=sys.stderr)
         return 130
     except Exception:  # a fault of ours: the whole trace, where it is seen
         traceback.print_exc(file=told)

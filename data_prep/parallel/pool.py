@@ -4,6 +4,7 @@ A task that kills its worker (lack of memory, a crash in a decoder) does not end
 """
 
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -94,6 +95,8 @@ def _processes(count: int, gpus: Sequence[str]) -> Iterator[ProcessPoolExecutor]
 def _start(gpus: SimpleQueue | None) -> None:
     if gpus is not None:  # before CUDA starts in this process
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()
+    # An interrupt goes to all processes: a worker ends without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     _end_with_parent()
 
 

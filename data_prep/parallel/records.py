@@ -23,6 +23,7 @@ from data_prep.parallel.pool import run_pool
 from data_prep.rsna import STUDY, StudyTask
 from pekit.common.errors import UserError
 from pekit.common.files import read_json, write_json
+from pekit.common.progress import say
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,12 @@ def run_studies(
         run_pool(work, first, workers, on_death, gpus=gpus),
         run_pool(work, again, 1, on_death, apart=True, gpus=gpus),
     )
-    for _ in progress(results, total=len(tasks), desc="studies") if progress else results:
-        pass
+    try:
+        for _ in progress(results, total=len(tasks), desc="studies") if progress else results:
+            pass
+    except KeyboardInterrupt:
+        say("interrupted: the same call goes on, and finished studies are kept")
+        raise
 
 
 def failed(task: StudyTask, reason: str) -> dict:

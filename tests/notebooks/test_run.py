@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 import yaml
 from nbformat.sign import NotebookNotary
@@ -186,6 +187,26 @@ def test_batch(tmp_path):
     status, output = space.batch()
     assert (status, "run now: first, second, third (" in output) == (0, True), output
     assert not space.path("second/02_second.failed.ipynb").exists()
+
+
+def test_ctrl_c_says_that_the_same_call_goes_on_and_leaves_no_process(tmp_path):
+    space = Workspace(tmp_path)
+    process = space.start()
+    deadline = time.monotonic() + 60
+    while not space.path("second/starts").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert any("ipykernel" in " ".join(each.cmdline()) for each in started)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does; the kernel is in no such group
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    last = output.strip().splitlines()[-1]
+    assert last == "interrupted: the same call goes on from here", output
+    assert "Traceback" not in output
+    _, alive = psutil.wait_procs(started, timeout=10)
+    assert alive == []
+    status, output = space.batch()
+    assert (status, "[first]" in output) == (0, False), output
 
 
 def test_fingerprints_change_where_they_must_and_nowhere_else(tmp_path, monkeypatch):
