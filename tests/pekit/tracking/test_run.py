@@ -188,6 +188,38 @@ def test_lineage_of_a_model(tmp_path, no_account, monkeypatch):
     assert home == [], "W&B keeps no copy of a file there"
 
 
+def test_an_evaluation_says_which_model_and_data_it_judged(tmp_path, no_account, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    runs = Path("../runs/demo")
+    for file in ("hop2_seed3/model/model.safetensors", "predict_seed3/predictions.parquet"):
+        (runs / file).parent.mkdir(parents=True)
+        (runs / file).write_text(file)
+    weights, predictions = (runs / "hop2_seed3/model/model.safetensors", runs / file)
+    with Run(runs / "hop2_seed3", {}, seed=3) as run:
+        run.finish({})
+    with Run(runs / "predict_seed3", {}, inputs={"model": weights, "split": "abc"}) as run:
+        run.finish({})
+    with Run(
+        runs / "evaluate_seed3", {"at": 0.9}, inputs={"predictions": predictions, "split": "abc"}
+    ) as run:
+        run.finish({})
+    _, records = inspect(runs / "evaluate_seed3")
+    start = next(record["run"] for record in records if record["type"] == "run")
+    config = start["config"]["update"]
+    assert config["axes"] == {"seed": 3}
+    assert config["inputs"] == {
+        "split": {"hash": "abc"},
+        "predictions": {
+            "hash": hash_path(predictions),
+            "run": "demo-predict_seed3",
+            "seed": None,
+            "inputs": {"model": hash_path(weights), "split": "abc"},
+            "made_by": {"model": "demo-hop2_seed3"},
+        },
+    }
+
+
 def files_of(artifact: dict) -> list[dict]:
     return artifact["manifest"]["contents"]
 

@@ -2,6 +2,7 @@ import copy
 import re
 import shutil
 
+import psutil
 import pytest
 import torch
 from toy import toy_store
@@ -159,6 +160,20 @@ def test_an_interrupted_training_says_how_it_goes_on(toy, small, tmp_path, capsy
     with pytest.raises(KeyboardInterrupt):
         fit(net, *toy, SETTINGS, tmp_path / "other", print)
     assert "goes on from its start, since none was saved yet" in capsys.readouterr().out
+
+
+def test_an_error_leaves_no_worker(toy, small, tmp_path):
+    """A notebook keeps the traceback, as this test does, and with it all that it refers to."""
+
+    def fail(row, epoch):
+        raise Killed
+
+    mine = psutil.Process()
+    with pytest.raises(Killed) as kept:
+        fit(small, *toy, SETTINGS.model_copy(update={"workers": 1}), tmp_path, fail)
+    workers = [p for p in mine.children(recursive=True) if p.ppid() != mine.pid]
+    assert workers == []
+    assert kept.tb is not None
 
 
 def test_a_training_resumes_on_another_number_of_threads(toy, start, tmp_path, capsys):
