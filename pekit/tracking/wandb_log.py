@@ -227,8 +227,9 @@ def _mode(wandb: Any, asked: str) -> tuple[str, str]:
 
 
 def _decision(mode: str, run: Any) -> str:
-    if mode == "online":
-        return f"this run is sent to {run.url}"
+    if mode == "online":  # not its address, which names the account
+        server = urlsplit(run.settings.base_url).hostname
+        return f"this run is sent to {server}, project {run.project}, as run {run.id}"
     if mode == "offline":
         return "this run is kept in its folder, to be synced later"
     return "this run is not logged"
@@ -297,6 +298,8 @@ def _start(
             run_id = uuid.uuid4().hex[:8]
         mode, why = "offline", f"{_first_line(error)}; WANDB_MODE=offline skips the wait"
         try:
+            wandb.teardown()  # its service still holds the run that it could not start
+            wandb.setup(wandb.Settings(silent=True))
             run = wandb.init(mode=mode, id=run_id, **options)
         except Exception as second:
             return None, "disabled", _first_line(second)
