@@ -84,4 +84,6 @@ class _Depthwise(torch.autograd.Function):
 
 def _trained_on_few(x: Tensor) -> bool:
     few = x.shape[-2] * x.shape[-1] <= FEW
-    return few and torch.is_grad_enabled() and x.device.type == "cpu"
+    # Under autocast (bf16) PyTorch casts its own convolutions only.
+    plain = torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    return few and plain and x.device.type == "cpu"
