@@ -39,6 +39,7 @@ from pekit.common.errors import UserError
 from pekit.common.files import atomic, hash_path, read_json, write_csv, write_json
 from pekit.common.progress import say
 from pekit.tracking.csv_log import CsvLog, to_json
+from pekit.tracking.lineage import check_lineage, stage_of
 from pekit.tracking.provenance import device, git_state, package_versions
 from pekit.tracking.wandb_log import WandbLog
 
@@ -67,11 +68,14 @@ class Run:
         seed: the random seed.
         inputs: what the run reads, by name: a Path is hashed; a string (a hash, a version) is
             recorded as it is. A Path that another run recorded as an artifact, or that lies in
-            one, is also recorded as used, so that W&B shows the lineage.
+            one, is also recorded as used, so that W&B shows the lineage. Inputs that were not made
+            from each other are refused (`pekit.tracking.lineage`): the same name (split, studies,
+            model, predictions, thresholds) means the same thing in every stage.
         makes: names of artifacts, figures and tables that must be recorded before `finish`.
 
     Raises:
-        UserError: WANDB_MODE or PEKIT_ARTIFACT_MB has a bad value, or an input does not exist.
+        UserError: WANDB_MODE or PEKIT_ARTIFACT_MB has a bad value, or an input does not exist, or
+            was made from something else than the run reads.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class Run:
         self._start, self._makes = time.monotonic(), makes
         paths = {name: value for name, value in inputs.items() if isinstance(value, Path)}
         hashes = {**inputs, **{name: hash_path(path) for name, path in paths.items()}}
+        check_lineage(paths, hashes)
         git = git_state()
         config = {
             **({} if seed is None else {"seed": seed}),
@@ -260,13 +265,11 @@ def _axes(stage: str) -> dict[str, float]:
 
 def _origin(path: Path | None, content: str) -> dict[str, Any]:
     """Where an input comes from: its hash and, if another run made it, that run and its inputs."""
-    origin = {"hash": content}
-    for folder in path.resolve().parents[:2] if path else ():
-        if (folder / "manifest.json").exists():
-            made = read_json(folder / "manifest.json")
-            origin["run"] = f"{folder.parent.name}-{folder.name}"  # no path, which W&B must not get
-            origin |= {name: made.get(name) for name in ("seed", "inputs", "made_by")}
-            break
+    origin: dict[str, Any] = {"hash": content}
+    if path and (folder := stage_of(path)):
+        made = read_json(folder / "manifest.json")
+        origin["run"] = f"{folder.parent.name}-{folder.name}"  # no path, which W&B must not get
+        origin |= {name: made.get(name) for name in ("seed", "inputs", "made_by")}
     return origin
 
 
