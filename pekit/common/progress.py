@@ -1,7 +1,7 @@
 """Progress of a loop: a bar in a terminal or JupyterLab, plain lines in batches.
 
 Bars are unreadable in saved notebooks and logs. With PEKIT_BATCH=1, which the batch runner sets,
-a plain line is printed instead, at most every ten seconds.
+a plain line is printed instead, now and then.
 """
 
 import os
@@ -14,16 +14,31 @@ Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 10.0
 
 
-def progress(iterable: Iterable[Item], total: int | None = None, desc: str = "") -> Iterator[Item]:
-    """Yield the items of `iterable` and show progress; give `total` if it has no length."""
+def progress(
+    iterable: Iterable[Item],
+    total: int | None = None,
+    desc: str = "",
+    every: float = SECONDS_BETWEEN_LINES,
+    passing: bool = False,
+    lines: bool = False,
+) -> Iterator[Item]:
+    """Yield the items of `iterable` and show progress.
+
+    Args:
+        total: number of items, if `iterable` has no length.
+        desc: what is counted.
+        every: seconds between lines, at least.
+        passing: leave nothing at the end: no bar and no last line.
+        lines: lines also where a bar could be shown, as in a process that a notebook forked.
+    """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
-    if os.environ.get("PEKIT_BATCH") == "1":
-        yield from _lines(iterable, total, desc)
+    if lines or os.environ.get("PEKIT_BATCH") == "1":
+        yield from _lines(iterable, total, desc, every, passing)
     else:
         from tqdm.auto import tqdm
 
-        yield from tqdm(iterable, total=total, desc=desc or None)
+        yield from tqdm(iterable, total=total, desc=desc or None, leave=not passing)
 
 
 def say(text: str) -> None:
@@ -31,7 +46,9 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def _lines(iterable: Iterable[Item], total: int | None, desc: str) -> Iterator[Item]:
+def _lines(
+    iterable: Iterable[Item], total: int | None, desc: str, every: float, passing: bool
+) -> Iterator[Item]:
     start = shown = time.monotonic()
     done = 0
     head = f"{desc}: " if desc else ""
@@ -39,10 +56,11 @@ def _lines(iterable: Iterable[Item], total: int | None, desc: str) -> Iterator[I
         yield item
         done += 1
         now = time.monotonic()
-        if now - shown >= SECONDS_BETWEEN_LINES and done != total:
+        if now - shown >= every and done != total:
             shown = now
             say(head + _line(done, total, now - start))
-    say(f"{head}{done}{f'/{total}' if total else ''} in {_duration(time.monotonic() - start)}")
+    if not passing:
+        say(f"{head}{done}{f'/{total}' if total else ''} in {_duration(time.monotonic() - start)}")
 
 
 def _line(done: int, total: int | None, seconds: float) -> str:

@@ -86,6 +86,19 @@ class Cost:
         ]
         return pd.DataFrame(rows, columns=["name", "value", "unit"])
 
+    def allow(self, limit_hours: float) -> None:
+        """Stop before a training that takes longer than allowed; 0: no limit.
+
+        Raises:
+            UserError: the estimated hours are more than `limit_hours`.
+        """
+        if limit_hours and self.hours > limit_hours:
+            raise UserError(
+                f"this training takes about {self.hours:.1f} hours, more than LIMIT_HOURS = "
+                f"{limit_hours:g}: set LIMIT_HOURS = {math.ceil(self.hours * 1.3)} to start it all "
+                "the same (after a kill it resumes), or train less (see the advice on its cost)"
+            )
+
     def metrics(self) -> dict[str, float]:
         """The figures as numbers, for a log."""
         return {k: v for k, v in asdict(self).items() if not isinstance(v, str | list)}

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -12,11 +12,12 @@ import pandas as pd
 import psutil
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from pekit.checkpoint import load_model, save_model
 from pekit.common.errors import UserError
-from pekit.common.progress import say
+from pekit.common.progress import progress, say
 from pekit.dataset.store import Store
 from pekit.model.prevalence import Prevalence
 from pekit.training.finite import finite_losses
@@ -111,7 +112,10 @@ class Training:
         self.loader.sampler.set_epoch(position.epoch, done=position.batch * s.batch_size)
         self.meter.start_epoch()
         losses, drawn = [], []  # of the batches of a step
-        for number, batch in enumerate(self.loader, start=position.batch):
+        batches = self._shown(
+            self.loader, self.batches - position.batch, f"epoch {position.epoch + 1}/{s.epochs}"
+        )
+        for number, batch in enumerate(batches, start=position.batch):
             update, place = divmod(number, accumulate)
             # The last step of an epoch may have fewer batches.
             group = min(accumulate, self.batches - update * accumulate)
@@ -134,6 +138,13 @@ class Training:
                 self._save_sometimes(position)
             self.meter.count()
 
+    def _shown(self, batches: DataLoader, total: int, name: str) -> Iterable[dict[str, Tensor]]:
+        # A bar where there is one process, a line a minute elsewhere; the epoch's line stays.
+        if not self.fabric.is_global_zero:
+            return batches
+        forked = os.getpid() != self.process
+        return progress(batches, total, f"{name}, batches", every=60, passing=True, lines=forked)
+
     def _update(self, step: int) -> None:
         rate = learning_rate(step, self.settings.epochs * self.updates, self.settings)
         for group in self.optimizer.param_groups:
@@ -155,7 +166,7 @@ class Training:
     def _validation_loss(self) -> float:
         self.model.eval()
         total = torch.zeros(2, device=self.fabric.device)
-        for batch in self.validation:
+        for batch in self._shown(self.validation, len(self.validation), "validation"):
             n = len(batch["label"])
             loss = batch_loss(self.model, self.fabric.to_device(batch), self.task)
             total += torch.stack([loss * n, torch.full_like(loss, n)])

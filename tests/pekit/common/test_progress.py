@@ -23,6 +23,17 @@ def test_batch_prints_lines_now_and_then(monkeypatch, capsys, clock):
     ]
 
 
+def test_what_passes_leaves_no_last_line(monkeypatch, capsys, clock):
+    """Within an epoch: a line a minute, and then the epoch's own."""
+    monkeypatch.setenv("PEKIT_BATCH", "1")
+    shown = progress(range(50), desc="epoch 1/3, batches", every=60, passing=True)
+    assert list(shown) == list(range(50))
+    assert capsys.readouterr().out.splitlines() == [
+        "epoch 1/3, batches: 20/50 (40 %), 3.0 s each, 1 min 30 s left",
+        "epoch 1/3, batches: 40/50 (80 %), 3.0 s each, 30 s left",
+    ]
+
+
 def test_batch_without_length(monkeypatch, capsys, clock):
     monkeypatch.setenv("PEKIT_BATCH", "1")
     assert list(progress(iter("abcd"))) == list("abcd")

@@ -1,6 +1,7 @@
 """Cost of a training on a toy store, with times and sizes that can be worked out by hand."""
 
 import copy
+import dataclasses
 import random
 import time
 
@@ -193,6 +194,14 @@ def test_weights_modes_and_random_states_are_left_alone(toy, net):
     assert not net.training
     assert torch.equal(states[0], torch.get_rng_state())
     assert states[1:] == (np.random.get_state()[1].tolist(), random.getstate())
+
+
+def test_a_training_that_takes_longer_than_allowed_does_not_start(cost):
+    long = dataclasses.replace(cost, hours=30.2)
+    long.allow(31)
+    long.allow(0)
+    with pytest.raises(UserError, match=r"30\.2 hours.*set LIMIT_HOURS = 40"):
+        long.allow(9.0)
 
 
 def test_too_many_hours_say_what_fits(toy, net, monkeypatch):
