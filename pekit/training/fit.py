@@ -92,6 +92,11 @@ def fit(
     except (RuntimeError, MemoryError, ProcessRaisedException) as error:
         if out_of_memory(error):
             raise UserError(memory_advice(settings)) from error
+        if "DataLoader worker" in str(error):  # torch's words for one that ended
+            raise UserError(
+                "the system ended a worker that loads data, most often because memory ran out: set "
+                f"workers = {settings.workers // 2}, or a smaller batch_size"
+            ) from error
         # The error of a forked process arrives as text.
         _, found, message = str(error).rpartition("UserError: ")
         if isinstance(error, ProcessRaisedException) and found:

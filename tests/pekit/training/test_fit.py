@@ -416,3 +416,13 @@ def test_a_session_of_slurm_with_one_device(toy, small, tmp_path, monkeypatch):
     brief = SETTINGS.model_copy(update={"epochs": 1, "samples_per_epoch": 16})
     history = fit(copy.deepcopy(small), *toy, brief, tmp_path, lambda row, epoch: None)
     assert len(history) == 1
+
+
+def test_a_worker_that_the_system_killed(toy, small, tmp_path, monkeypatch):
+    def run(training, fabric):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr("pekit.training.fit.Training.run", run)
+    four = SETTINGS.model_copy(update={"workers": 4})
+    with pytest.raises(UserError, match=r"ended a worker.*set workers = 2"):
+        fit(copy.deepcopy(small), *toy, four, tmp_path, lambda row, epoch: None)
