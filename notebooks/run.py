@@ -13,10 +13,16 @@ notebooks/, so relative paths in parameters start there. A failed notebook is ke
 <name>.failed.ipynb.
 """
 
+import sys
+
+try:
+    import fcntl  # noqa: F401
+except ImportError:
+    sys.exit("pekit runs on Linux and macOS; on Windows, run it in WSL")
+
 import argparse
 import json
 import shlex
-import sys
 import traceback
 from pathlib import Path
 

@@ -31,27 +31,41 @@ def read_cells(notebook: Path) -> list[dict[str, Any]]:
 
 def read_parameters(notebook: Path) -> dict[str, Any]:
     """Names and default values in the cell tagged `parameters`; only literals are allowed there."""
-    cells = [
-        cell
-        for cell in read_cells(notebook)
-        if "parameters" in cell.get("metadata", {}).get("tags", [])
-    ]
+    cells = _tagged(notebook, "parameters")
     if len(cells) != 1:
         raise UserError(
             f"{notebook.name}: {len(cells)} cells are tagged 'parameters'; exactly one must be"
         )
-    defaults = {}
-    for node in ast.parse(cells[0]["source"]).body:
+    return _literals(cells[0], f"{notebook.name}: the parameters cell")
+
+
+def executed_with(notebook: Path) -> dict[str, Any]:
+    """Values that papermill gave an executed notebook; none for one that it has not executed."""
+    where = f"{notebook.name} was executed before; the cell with the values of that run"
+    cells = _tagged(notebook, "injected-parameters")
+    return {key: value for cell in cells for key, value in _literals(cell, where).items()}
+
+
+def _tagged(notebook: Path, tag: str) -> list[str]:
+    return [
+        cell["source"]
+        for cell in read_cells(notebook)
+        if tag in cell.get("metadata", {}).get("tags", [])
+    ]
+
+
+def _literals(code: str, where: str) -> dict[str, Any]:
+    values = {}
+    for node in ast.parse(code).body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         try:
             (name,) = (target.id for target in targets)
-            defaults[name] = ast.literal_eval(node.value)
+            values[name] = ast.literal_eval(node.value)
         except (AttributeError, ValueError, TypeError):
             raise UserError(
-                f"{notebook.name}: the parameters cell may hold lines of the form NAME = literal "
-                f"only, not {ast.unparse(node)!r}"
+                f"{where} may hold lines of the form NAME = literal only, not {ast.unparse(node)!r}"
             ) from None
-    return defaults
+    return values
 
 
 def check_parameters(notebook: Path, params: Mapping[str, Any], where: str) -> None:
