@@ -1,7 +1,7 @@
 """Command line of the kit: run notebooks (one, an experiment, or the one that predicts a study),
 make a folder for review, export a model.
 
-    python notebooks/run.py batch notebooks/experiments/demo.yaml
+    python notebooks/run.py batch demo
     python notebooks/run.py notebook notebooks/21_train_hop1.ipynb --out try.ipynb \\
         --params '{"EPOCHS": 3}'
     python notebooks/run.py predict --dicom FOLDER --model runs/demo
@@ -27,8 +27,9 @@ import traceback
 from pathlib import Path
 
 from batch.commands import export, predict_study, review
-from batch.notebook import run_notebook
-from batch.schedule import run_batch
+from batch.experiment import find_experiment
+from batch.notebook import run_notebook, shown
+from batch.schedule import run_batch, run_stage
 from pekit.common.errors import UserError
 
 
@@ -39,13 +40,13 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("notebook", type=Path)
     one.add_argument("--out", type=Path, required=True, help="where the executed notebook goes")
     one.add_argument("--params", default="{}", help="values of parameters, as JSON")
-    one.add_argument("--name", default="", help="its name in the printed lines")
-    one.add_argument("--makes", type=Path, help="a file that the notebook must write")
     batch = commands.add_parser("batch", help="run what an experiment lacks")
-    batch.add_argument("experiment", type=Path, help="a YAML file of notebooks/experiments/")
+    batch.add_argument("experiment", help="its name, or its YAML file")
     batch.add_argument("stages", nargs="*", help="only these stages, and those that they need")
     batch.add_argument("--jobs", type=int, default=1, help="stages that may run at the same time")
     batch.add_argument("--snakemake", default="", help="further Snakemake options, as one string")
+    stage = commands.add_parser("stage", help="what Snakemake calls: one stage of plan.json here")
+    stage.add_argument("stage")
     study = commands.add_parser("predict", help="predict one study")
     study.add_argument("--dicom", default="", help="folder of DICOM files, or a NIfTI or NRRD file")
     study.add_argument("--model", default="runs/demo", help="folder of a finished experiment")
@@ -67,8 +68,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     options = _parser().parse_args(arguments)
+    shown(Path())  # notes where we stand, for messages of processes that run elsewhere
     # Under Snakemake stderr goes to a file; why a stage failed must be seen.
-    told = sys.stdout if options.command == "notebook" else sys.stderr
+    told = sys.stdout if options.command in ("notebook", "stage") else sys.stderr
     try:
         if options.command == "notebook":
             try:
@@ -77,11 +79,13 @@ def main(arguments: list[str] | None = None) -> int:
                 raise UserError(f"--params is not valid JSON: {error}") from None
             if not isinstance(params, dict):
                 raise UserError('--params must be a JSON object, such as {"EPOCHS": 3}')
-            makes = options.makes
-            run_notebook(options.notebook, options.out, params, name=options.name, makes=makes)
+            run_notebook(options.notebook, options.out, params)
+        elif options.command == "stage":
+            run_stage(Path.cwd(), options.stage)
         elif options.command == "batch":
             options_of = shlex.split(options.snakemake)
-            run_batch(options.experiment, options.stages, options_of, options.jobs)
+            path = find_experiment(options.experiment)
+            run_batch(path, options.stages, options_of, options.jobs)
         elif options.command == "review":
             review(options.name, options.out, options.images)
         elif options.command == "export":

@@ -4,9 +4,10 @@ import hashlib
 import os
 from pathlib import Path
 
-from batch.experiment import DONE, read_experiment
+from batch.contents import DONE
+from batch.experiment import find_experiment, read_experiment
 from batch.notebook import NOTEBOOKS, ROOT, locked, run_notebook, shown
-from pekit.common.errors import UserError, nearest
+from pekit.common.errors import UserError
 
 
 def predict_study(dicom: str, model: str, out: str, masks: str = "", segmenter: str = "") -> None:
@@ -68,10 +69,7 @@ def review(name: str, out: str, images: str) -> None:
 
     if images not in ("yes", "no"):
         raise UserError(f"IMAGES={images}: it must be yes or no")
-    known = {path.stem: path for path in sorted((NOTEBOOKS / "experiments").glob("*.yaml"))}
-    if name not in known:
-        raise UserError(f"no experiment {name!r}; {nearest(name, known)}")
-    experiment = read_experiment(known[name])
+    experiment = read_experiment(find_experiment(name))
     stages = {stage.name: stage.notebook.name for stage in experiment.stages.values()}
     folder = experiment.folder
     target = Path(out) if out else folder / "review"

@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from batch.parameters import check_parameters, executed_with, read_parameters
+from batch.parameters import executed_with, read_parameters
+from batch.settings import check_all
 from pekit.common.errors import UserError
 
 NOTEBOOKS = Path(__file__).resolve().parents[1]
@@ -43,7 +44,7 @@ def run_notebook(
     name = name or notebook.stem
     before = {k: v for k, v in executed_with(notebook).items() if k not in params}
     params = before | dict(params)
-    check_parameters(notebook, params, name)
+    check_all(notebook, params, name)
     out.parent.mkdir(parents=True, exist_ok=True)
     running, failed = (out.with_suffix(f".{state}.ipynb") for state in ("running", "failed"))
     with locked(out.parent / ".lock", f"{shown(out.parent)} is in use by another run"):
@@ -175,6 +176,8 @@ def locked(path: Path, message: str) -> Iterator[int]:
 
 
 def shown(path: Path) -> str:
-    """A path as one would type it in the project's folder."""
-    path = path.resolve()
-    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+    """A path as seen from where the command was typed; in full from outside the project."""
+    path, stands = path.resolve(), os.environ.setdefault("PEKIT_TYPED_IN", os.getcwd())
+    if path.is_relative_to(ROOT) and Path(stands).resolve().is_relative_to(ROOT):
+        return os.path.relpath(path, Path(stands).resolve())
+    return str(path)

@@ -1,5 +1,6 @@
 """A workspace of its own with the runner, three toy notebooks and a local package."""
 
+import copy
 import os
 import shutil
 import subprocess
@@ -63,8 +64,12 @@ def write_notebook(path: Path, parameters: str, code: str) -> Path:
 class Workspace:
     """A copy of the runner beside three toy notebooks and a local package."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, stages: dict | None = None) -> None:
         self.root, self.notebooks = root, root / "notebooks"
+        self.module = root / "data_prep" / "toy.py"
+        if stages:  # a copy
+            self.stages = copy.deepcopy(stages)
+            return
         self.stages = {
             "first": {"notebook": "01_first.ipynb", "params": {"N": 2}},
             "second": {
@@ -80,7 +85,6 @@ class Workspace:
         shutil.copytree(REPOSITORY / "notebooks" / "batch", self.notebooks / "batch")
         (root / "data_prep").mkdir()
         (root / "data_prep" / "__init__.py").touch()
-        self.module = root / "data_prep" / "toy.py"
         self.module.write_text("def double(n):\n    return 2 * n\n")
         write_notebook(self.notebooks / "01_first.ipynb", 'RUN = ""\nN = 1', FIRST)
         write_notebook(
