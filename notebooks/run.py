@@ -1,12 +1,13 @@
 """Command line of the kit: run notebooks (one, an experiment, or the one that predicts a study),
-make a folder for review, export a model.
+make a folder for review, export a model, open JupyterLab.
 
     python notebooks/run.py batch demo
     python notebooks/run.py notebook notebooks/21_train_hop1.ipynb --out try.ipynb \\
         --params '{"EPOCHS": 3}'
-    python notebooks/run.py predict --dicom FOLDER --model runs/demo
+    python notebooks/run.py predict --dicom FOLDER --model demo
     python notebooks/run.py review --name demo --images no
-    python notebooks/run.py export --model runs/demo/hop2 --format onnx --out exported
+    python notebooks/run.py lab
+    python notebooks/run.py export --model demo --format onnx --out exported
 
 An unknown parameter, or a value of another type, is an error before anything runs. Kernels run in
 notebooks/, so relative paths in parameters start there. A failed notebook is kept as
@@ -49,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("stage")
     study = commands.add_parser("predict", help="predict one study")
     study.add_argument("--dicom", default="", help="folder of DICOM files, or a NIfTI or NRRD file")
-    study.add_argument("--model", default="runs/demo", help="folder of a finished experiment")
+    study.add_argument("--model", default="", help="an experiment, by name or folder")
     study.add_argument("--out", default="", help="folder for the result")
     study.add_argument("--masks", default="", help="folder of the study's own lung and heart masks")
     study.add_argument("--segmenter", default="", help="a method in place of the experiment's")
@@ -57,8 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     bundle.add_argument("--name", default="demo", help="the experiment")
     bundle.add_argument("--out", default="", help="folder; without it runs/<name>/review")
     bundle.add_argument("--images", default="yes", help="no: without images of patients")
+    hand = commands.add_parser("lab", help="JupyterLab on copies of the notebooks")
+    hand.add_argument("--fresh", default="no", help="yes: the project's notebooks anew")
+    hand.add_argument("--options", default="", help="options of JupyterLab, as one string")
     other = commands.add_parser("export", help="write a model for ONNX Runtime or OpenVINO")
-    other.add_argument("--model", default="runs/demo/hop2", help="folder of a trained hop")
+    other.add_argument("--model", default="", help="an experiment, or the folder of a network")
     other.add_argument("--format", default="", help="onnx or openvino; empty: both")
     other.add_argument("--out", default="", help="folder for the files; empty: exported/ beside it")
     other.add_argument("--store", default="", help="prepared studies to compare on; empty: noise")
@@ -88,6 +92,12 @@ def main(arguments: list[str] | None = None) -> int:
             run_batch(path, options.stages, options_of, options.jobs)
         elif options.command == "review":
             review(options.name, options.out, options.images)
+        elif options.command == "lab":
+            from batch.lab import lab  # Jupyter's server: a second, and only here
+
+            if options.fresh not in ("yes", "no"):
+                raise UserError(f"FRESH={options.fresh}: it must be yes or no")
+            return lab(options.fresh == "yes", shlex.split(options.options))
         elif options.command == "export":
             export(options.model, options.out, options.format, options.store)
         else:

@@ -8,4 +8,5 @@ fingerprint.py   what a stage's result depends on; contents.py: the files that i
 record.py        which stages have to run, and why; changed.py: what differs from the commit
 schedule.py      run these stages
 commands.py      predict one study, review, export
+lab.py           JupyterLab on copies of the notebooks
 """

@@ -315,7 +315,10 @@ def test_local_files_follow_imports_and_no_others(tmp_path):
         ([], "make predict DICOM=<folder"),
         (["--dicom", "nowhere"], "DICOM=nowhere: no such folder or image file"),
         (["--dicom", __file__], "give the folder of the DICOM files, or one image file (.nii"),
-        (["--dicom", ".", "--model", "runs/none"], "MODEL=runs/none: no such folder"),
+        (
+            ["--dicom", ".", "--model", "runs/none"],
+            "MODEL=runs/none: no experiment with a trained",
+        ),
         (["--dicom", ".", "--model", ".", "--masks", "none"], "MASKS=none: no such folder"),
     ],
 )
@@ -327,8 +330,48 @@ def test_predict_says_what_it_lacks(tmp_path, options, message):
     assert len(done.stderr.splitlines()) == 1
 
 
+def with_model(experiment: Path) -> Path:
+    card = experiment / "hop2" / "model" / "model.json"
+    card.parent.mkdir(parents=True)
+    card.write_text("{}")
+    return experiment
+
+
+def test_model_is_an_experiment_in_every_command(tmp_path, monkeypatch, capsys):
+    """By its name or its folder; by default the demo, else the newest."""
+    monkeypatch.setattr(commands, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study").mkdir()
+    asked = []
+    monkeypatch.setattr(
+        commands, "run_notebook", lambda _, __, params, **___: asked.append(params["MODEL"])
+    )
+    monkeypatch.setattr(
+        "pekit.inference.export.export_model",
+        lambda net, *_: asked.append(net) or {"max_difference": {}},
+    )
+    asked_for = [("demo", "demo"), ("runs/demo", "demo"), ("", "mine")]
+    with pytest.raises(UserError, match=r"MODEL=: no experiment .*; `make demo` makes runs/demo"):
+        commands.predict_study("study", "", "out")
+    with_model(tmp_path / "runs" / "mine")
+    for model, name in asked_for[::-1]:
+        commands.predict_study("study", model, "out")
+        commands.export(model, "out", "onnx", "")
+        predicted, exported = asked[-2:]
+        assert (commands.NOTEBOOKS / predicted).resolve() == tmp_path / "runs" / name
+        assert exported.resolve() == tmp_path / "runs" / name / "hop2"
+        if name == "mine":
+            assert capsys.readouterr().out.count("MODEL=mine") == 2
+            with_model(tmp_path / "runs" / "demo")
+    with pytest.raises(UserError, match=r"MODEL=runs/dmo: .*; did you mean demo\?"):
+        commands.predict_study("study", "runs/dmo", "out")
+    with pytest.raises(UserError, match=r"MODEL=runs/dmo: .*; did you mean demo\?"):
+        commands.export("runs/dmo", "out", "onnx", "")
+
+
 def test_two_predictions_of_one_study_do_not_disturb_each_other(tmp_path, monkeypatch):
     (tmp_path / "study").mkdir()
+    with_model(tmp_path)
     asked, seen = (str(tmp_path / "study"), str(tmp_path), str(tmp_path / "out")), []
 
     def while_it_runs(*_, **__):
@@ -346,6 +389,7 @@ def test_two_predictions_of_one_study_do_not_disturb_each_other(tmp_path, monkey
 def test_masks_of_the_study_are_named_as_neutrally_as_the_study(tmp_path, monkeypatch):
     for name in ("smith", "smith_masks", "out"):
         (tmp_path / name).mkdir()
+    with_model(tmp_path)
     given = {}
 
     def run(notebook, made, params, **_):
