@@ -16,7 +16,7 @@ from pekit.common.files import file_hash, read_json
 DONE = "metrics.json"  # the last thing that a stage's notebook writes
 RECORD = "fingerprint.json"  # what made the results beside it (batch/record.py)
 TABLES = (".csv", ".tsv", ".json", ".parquet", ".txt", ".yaml")
-NO_RESULT = ("manifest.json", "params.json", "log.csv", RECORD)
+NO_RESULT = ("manifest.json", "params.json", "log.csv", "training.json", RECORD)
 OTHERS = "other files"
 
 

@@ -26,6 +26,7 @@ from pekit.common.code_hash import local_files, syntax
 RECORDS = ("pekit/tracking", "pekit/review")
 SHOWS = ("pekit/figures", "pekit/reports")
 SHIPPED = (".html", ".css", ".js")  # files beside Python files that a page is made of
+NO_MATTER = ("RUN", "LIMIT_HOURS")  # parameters that change no result
 SHOWN = 3  # differences that a phrase names
 
 
@@ -73,13 +74,13 @@ def notebook_files(root: Path, notebook: Path) -> list[Path]:
 def _parts(stage: Stage, read: Any) -> dict[str, Any]:
     root = stage.notebook.parents[1]
     files = {}
-    given = dict(_leaves(stage.portable))
+    given = {k: v for k, v in _leaves(stage.portable) if k not in NO_MATTER}
     for name, value in given.items():
         if name.split(".")[0] not in stage.inside and (
             path := named_path(value, stage.notebook.parent)
         ):
             files[name], given[name] = read(path), "files"
-    defaults = {k: v for k, v in read_parameters(stage.notebook).items() if k != "RUN"}
+    defaults = {k: v for k, v in read_parameters(stage.notebook).items() if k not in NO_MATTER}
     values = dict(_leaves({k: v for k, v in defaults.items() if k not in stage.portable})) | given
     cells = [syntax(cell, stage.notebook) for cell in _code_cells(stage.notebook, parameters=False)]
     code = {
