@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             if options.fresh not in ("yes", "no"):
                 raise UserError(f"FRESH={options.fresh}: it must be yes or no")
-            return lab(options.fresh == "yes", shlex.split(options.options))
+            lab(options.fresh == "yes", shlex.split(options.options))
         elif options.command == "export":
             export(options.model, options.out, options.format, options.store)
         else:

@@ -8,10 +8,11 @@ Lab shows all of runs/. Kernels start in notebooks/, wherever a notebook lies: i
 same as in a batch, and a notebook that a batch has executed works on its own stage.
 """
 
+import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 
@@ -28,15 +29,16 @@ class KernelsInNotebooks(AsyncMappingKernelManager):
         return str(NOTEBOOKS)
 
 
-def lab(fresh: bool, options: list[str]) -> int:
-    """Open JupyterLab on the copies; returns its exit status."""
+def lab(fresh: bool, options: list[str]) -> NoReturn:
+    """Become JupyterLab on the copies, so that a Ctrl-C is its own."""
     folder = ROOT / "runs" / "lab" / "notebooks"
     for line in copy_notebooks(folder, fresh):
         print(line, flush=True)
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT / 'runs'}"]
     command += ["--ServerApp.kernel_manager_class=batch.lab.KernelsInNotebooks"]
     command += ["--LabApp.default_url=/lab/tree/lab/notebooks", *options]
-    return subprocess.run(command, cwd=NOTEBOOKS, check=False).returncode
+    os.chdir(NOTEBOOKS)
+    os.execv(sys.executable, command)
 
 
 def copy_notebooks(folder: Path, fresh: bool = False) -> list[str]:

@@ -71,7 +71,6 @@ def _reason(
 
 def begin(folder: Path, stage: str, after: list[str], fingerprint: Mapping[str, Any]) -> dict:
     """The record of a stage that starts now; that of its last run is removed."""
-    _keep_edited(folder / stage)
     (folder / stage / RECORD).unlink(missing_ok=True)
     return {**fingerprint, "needs": {need: stage_contents(folder / need) for need in after}}
 
@@ -81,7 +80,8 @@ def end(folder: Path, record: Mapping[str, Any]) -> None:
     write_json(folder / RECORD, {**record, "made": stage_contents(folder)})
 
 
-def _keep_edited(folder: Path) -> None:
+def keep_edited(folder: Path) -> None:
+    """Copy tables of a stage that were edited after it ran, before it runs again."""
     made = read_record(folder).get("made", {})
     now = stage_contents(folder) if made else {}
     if now.get(DONE) != made.get(DONE):

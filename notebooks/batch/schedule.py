@@ -12,7 +12,7 @@ from batch.contents import DONE
 from batch.experiment import Experiment, read_experiment
 from batch.fingerprint import Fingerprint, fingerprints
 from batch.notebook import NOTEBOOKS, locked, run_notebook, shown
-from batch.record import NEW, begin, end, stages_to_run
+from batch.record import NEW, begin, end, keep_edited, stages_to_run
 from pekit.common.errors import UserError, nearest
 from pekit.common.files import read_json, write_json
 
@@ -48,6 +48,8 @@ def run_batch(path: Path, stages: list[str], snakemake_options: list[str], jobs:
         if reasons:
             _announce(experiment, reasons)
             _write_plan(experiment, prints, reasons, jobs)
+            for name in reasons:  # before Snakemake removes what says that a stage is done
+                keep_edited(folder / name)
             _run_snakemake(experiment, snakemake_options, lock)
     for stage in experiment.stages:
         for table in sorted((folder / stage).glob("table.txt")):

@@ -1,5 +1,6 @@
 """`make lab`: copies of the notebooks in a live JupyterLab; what one types changes no batch."""
 
+import contextlib
 import json
 import os
 import signal
@@ -86,16 +87,21 @@ def test_a_live_lab_shows_runs_and_its_kernels_stand_in_notebooks(tmp_path):
         command, cwd=tmp_path, env=env, start_new_session=True, stderr=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + 120
-        while not (found := list(runtime.glob("jpserver-*.json"))) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        url = json.loads(found[0].read_text())["url"]
 
         def ask(path: str, data: dict | None = None):
+            (server,) = runtime.glob("jpserver-*.json")
+            url = json.loads(server.read_text())["url"] + path
             body = json.dumps(data).encode() if data else None
-            request = urllib.request.Request(url + path, body, {"Authorization": "token toy"})
+            request = urllib.request.Request(url, body, {"Authorization": "token toy"})
             return json.loads(urllib.request.urlopen(request, timeout=60).read())
 
+        deadline = time.monotonic() + 120
+        while True:
+            with contextlib.suppress(ValueError, OSError):  # it has not started yet
+                ask("api")
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
         assert {"demo", "lab"} <= {item["name"] for item in ask("api/contents")["content"]}
         copies = [item["name"] for item in ask("api/contents/lab/notebooks")["content"]]
         assert "01_first.ipynb" in copies

@@ -1,12 +1,14 @@
 """One notebook executed: in place, again, and by this interpreter's kernel, always."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client.provisioning import LocalProvisioner
 from toy_workspace import REPOSITORY, write_notebook
 
 from batch.notebook import run_notebook
@@ -82,6 +84,19 @@ def test_this_interpreters_kernel_and_no_stray_message(notebook, tmp_path, monke
     assert done.returncode == 0, done.stdout
     assert f"[toy] {sys.executable}" in done.stdout
     assert done.stderr == ""
+
+
+def test_a_kernel_is_not_interrupted_at_its_end(notebook, tmp_path, monkeypatch):
+    """It would write `[IPKernelApp] ERROR | KeyboardInterrupt caught in kernel.`"""
+    sent, send = [], LocalProvisioner.send_signal
+
+    async def recorded(self, number):
+        sent.append(number)
+        await send(self, number)
+
+    monkeypatch.setattr(LocalProvisioner, "send_signal", recorded)
+    run_notebook(notebook, notebook, {}, cwd=tmp_path)
+    assert signal.SIGINT not in sent
 
 
 def test_without_fcntl_it_says_where_it_runs():

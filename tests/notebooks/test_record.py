@@ -12,7 +12,7 @@ from toy_workspace import THIRD, Workspace, write_notebook
 from batch.checks import check_files
 from batch.experiment import Experiment, read_experiment
 from batch.fingerprint import fingerprints
-from batch.record import begin, end, stages_to_run
+from batch.record import begin, end, keep_edited, stages_to_run
 from pekit.common.errors import UserError
 
 READS = 'RUN = ""\nFIRST = ""\nDATA = "../runs/lab/cohort"\nTRAIN = {"lr": 0.1}'
@@ -41,7 +41,10 @@ class Space(Workspace):
     def run(self) -> None:
         experiment = self.read()
         prints = fingerprints(experiment)
-        for name in stages_to_run(experiment, prints):
+        reasons = stages_to_run(experiment, prints)
+        for name in reasons:
+            keep_edited(experiment.folder / name)
+        for name in reasons:
             folder, made = experiment.folder / name, prints[name]
             folder.mkdir(parents=True, exist_ok=True)
             fingerprint = {"fingerprint": made.digest, "parts": made.parts}

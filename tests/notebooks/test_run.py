@@ -79,11 +79,15 @@ def test_batch(tmp_path, tmp_path_factory):
     assert not space.path("second/metrics.json").exists()
     assert not space.path("second/02_second.ipynb").exists()
 
-    # Mended in the package file that the first stage imports: that one and all that follow.
+    # Mended in the package file that the first stage imports: that one and all that follow. A table
+    # that was edited by hand is kept.
+    space.path("first/exclusions.csv").write_text("edited")
     space.module.write_text("def double(n):\n    return n + 1\n")
     status, output = space.batch()
     assert (status, "run now: first, second, third (" in output) == (0, True), output
     assert "  first: toy.py changed\n" in output
+    assert "[first] your exclusions.csv is kept as exclusions.edited.csv" in output
+    assert space.path("first/exclusions.edited.csv").read_text() == "edited"
     assert not space.path("second/02_second.failed.ipynb").exists()
 
 

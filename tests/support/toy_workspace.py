@@ -20,6 +20,7 @@ from data_prep.toy import double
 
 Path(RUN).mkdir(parents=True, exist_ok=True)
 print("doubling", N)
+Path(RUN, "exclusions.csv").write_text("study")
 Path(RUN, "metrics.json").write_text(json.dumps({"n": double(N)}))
 """
 # Marks each start in a file that outlives a kill, as a checkpoint does; slow at the first start.
