@@ -7,10 +7,9 @@ READY := $(VENV)/.ready
 RUN := $(PY) notebooks/run.py
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-MODEL ?= runs/demo
 WORKERS ?= 2
 JOBS ?= 1
-export DICOM MODEL OUT MASKS SEGMENTER NAME IMAGES BUNDLE FORMAT STORE ENCODER IMAGE_SIZE
+export DICOM MODEL OUT MASKS SEGMENTER NAME IMAGES BUNDLE FORMAT STORE ENCODER IMAGE_SIZE FRESH
 # Containers often set it; then each kernel compiles torch and the rest again, 5 to 10 s each.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -24,20 +23,18 @@ help:  ## List the commands
 setup: $(READY)  ## Make .venv with the pinned packages (once; 2 to 3 minutes)
 
 demo: $(READY)  ## The whole chain on a synthetic cohort, without a GPU (about half an hour)
-	@$(RUN) batch notebooks/experiments/demo.yaml
+	@$(RUN) batch demo
 
 smoke: $(READY)  ## The same chain, tiny, to check that everything runs
-	@$(RUN) batch notebooks/experiments/smoke.yaml
+	@$(RUN) batch smoke
 
 experiment: $(READY)  ## An experiment by name: make experiment NAME=rsna
-	@test -n "$$NAME" || { echo "which one? make experiment NAME=<one of:" \
-	  $(notdir $(basename $(wildcard notebooks/experiments/*.yaml)))">"; exit 1; }
-	@$(RUN) batch "notebooks/experiments/$$NAME.yaml" --jobs $(JOBS)
+	@$(RUN) batch "$$NAME" --jobs $(JOBS)
 
 ablations: $(READY)  ## What each part is worth, with seeds and intervals (hours; JOBS=2 at a time)
-	@$(RUN) batch notebooks/experiments/ablations.yaml --jobs $(JOBS)
+	@$(RUN) batch ablations --jobs $(JOBS)
 
-predict: $(READY)  ## A verdict for one study: make predict DICOM=<folder> MODEL=runs/demo
+predict: $(READY)  ## A verdict for one study: make predict DICOM=<folder> MODEL=demo
 	@$(RUN) predict --dicom "$$DICOM" --model "$$MODEL" --out "$$OUT" \
 	  --masks "$$MASKS" --segmenter "$$SEGMENTER"
 
@@ -47,7 +44,7 @@ review: $(READY)  ## One folder to hand over: make review NAME=demo [OUT=<folder
 verify: $(READY)  ## Recompute a review's tables: make verify BUNDLE=runs/demo/review
 	@$(PY) -m pekit.review.verify "$${BUNDLE:-runs/$${NAME:-demo}/review}"
 
-export: $(READY)  ## To ONNX or OpenVINO: make export MODEL=runs/demo/hop2 FORMAT=onnx OUT=<folder>
+export: $(READY)  ## To ONNX or OpenVINO: make export MODEL=demo FORMAT=onnx OUT=<folder>
 	@$(RUN) export --model "$$MODEL" --format "$$FORMAT" --out "$$OUT" --store "$$STORE"
 
 speed: $(READY)  ## Stacks per second on this machine: make speed [STORE=<prepared studies>] [OUT=<folder>]
@@ -55,8 +52,8 @@ speed: $(READY)  ## Stacks per second on this machine: make speed [STORE=<prepar
 	  $(if $(STORE),--store "$$STORE") $(if $(ENCODER),--encoder "$$ENCODER") \
 	  $(if $(IMAGE_SIZE),--image-size "$$IMAGE_SIZE") $(SPEED_OPTIONS)
 
-lab: $(READY)  ## JupyterLab with the notebooks, to run by hand
-	@cd notebooks && ../$(VENV)/bin/jupyter-lab $(LAB_OPTIONS)
+lab: $(READY)  ## JupyterLab with copies of the notebooks, to run by hand [FRESH=yes: copy anew]
+	@$(RUN) lab --fresh "$${FRESH:-no}" --options "$(LAB_OPTIONS)"
 
 # One thread per worker: more would only queue for the same cores.
 test: $(READY)  ## All tests (WORKERS=2 at a time)

@@ -1,28 +1,36 @@
 """Command line of the kit: run notebooks (one, an experiment, or the one that predicts a study),
-make a folder for review, export a model.
+make a folder for review, export a model, open JupyterLab.
 
-    python notebooks/run.py batch notebooks/experiments/demo.yaml
+    python notebooks/run.py batch demo
     python notebooks/run.py notebook notebooks/21_train_hop1.ipynb --out try.ipynb \\
         --params '{"EPOCHS": 3}'
-    python notebooks/run.py predict --dicom FOLDER --model runs/demo
+    python notebooks/run.py predict --dicom FOLDER --model demo
     python notebooks/run.py review --name demo --images no
-    python notebooks/run.py export --model runs/demo/hop2 --format onnx --out exported
+    python notebooks/run.py lab
+    python notebooks/run.py export --model demo --format onnx --out exported
 
 An unknown parameter, or a value of another type, is an error before anything runs. Kernels run in
 notebooks/, so relative paths in parameters start there. A failed notebook is kept as
 <name>.failed.ipynb.
 """
 
+import sys
+
+try:
+    import fcntl  # noqa: F401
+except ImportError:
+    sys.exit("pekit runs on Linux and macOS; on Windows, run it in WSL")
+
 import argparse
 import json
 import shlex
-import sys
 import traceback
 from pathlib import Path
 
 from batch.commands import export, predict_study, review
-from batch.notebook import run_notebook
-from batch.schedule import run_batch
+from batch.experiment import find_experiment
+from batch.notebook import run_notebook, shown
+from batch.schedule import run_batch, run_stage
 from pekit.common.errors import UserError
 
 
@@ -33,16 +41,16 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("notebook", type=Path)
     one.add_argument("--out", type=Path, required=True, help="where the executed notebook goes")
     one.add_argument("--params", default="{}", help="values of parameters, as JSON")
-    one.add_argument("--name", default="", help="its name in the printed lines")
-    one.add_argument("--makes", type=Path, help="a file that the notebook must write")
     batch = commands.add_parser("batch", help="run what an experiment lacks")
-    batch.add_argument("experiment", type=Path, help="a YAML file of notebooks/experiments/")
+    batch.add_argument("experiment", help="its name, or its YAML file")
     batch.add_argument("stages", nargs="*", help="only these stages, and those that they need")
     batch.add_argument("--jobs", type=int, default=1, help="stages that may run at the same time")
     batch.add_argument("--snakemake", default="", help="further Snakemake options, as one string")
+    stage = commands.add_parser("stage", help="what Snakemake calls: one stage of plan.json here")
+    stage.add_argument("stage")
     study = commands.add_parser("predict", help="predict one study")
     study.add_argument("--dicom", default="", help="folder of DICOM files, or a NIfTI or NRRD file")
-    study.add_argument("--model", default="runs/demo", help="folder of a finished experiment")
+    study.add_argument("--model", default="", help="an experiment, by name or folder")
     study.add_argument("--out", default="", help="folder for the result")
     study.add_argument("--masks", default="", help="folder of the study's own lung and heart masks")
     study.add_argument("--segmenter", default="", help="a method in place of the experiment's")
@@ -50,8 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     bundle.add_argument("--name", default="demo", help="the experiment")
     bundle.add_argument("--out", default="", help="folder; without it runs/<name>/review")
     bundle.add_argument("--images", default="yes", help="no: without images of patients")
+    hand = commands.add_parser("lab", help="JupyterLab on copies of the notebooks")
+    hand.add_argument("--fresh", default="no", help="yes: the project's notebooks anew")
+    hand.add_argument("--options", default="", help="options of JupyterLab, as one string")
     other = commands.add_parser("export", help="write a model for ONNX Runtime or OpenVINO")
-    other.add_argument("--model", default="runs/demo/hop2", help="folder of a trained hop")
+    other.add_argument("--model", default="", help="an experiment, or the folder of a network")
     other.add_argument("--format", default="", help="onnx or openvino; empty: both")
     other.add_argument("--out", default="", help="folder for the files; empty: exported/ beside it")
     other.add_argument("--store", default="", help="prepared studies to compare on; empty: noise")
@@ -61,8 +72,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     options = _parser().parse_args(arguments)
+    shown(Path())  # notes where we stand, for messages of processes that run elsewhere
     # Under Snakemake stderr goes to a file; why a stage failed must be seen.
-    told = sys.stdout if options.command == "notebook" else sys.stderr
+    told = sys.stdout if options.command in ("notebook", "stage") else sys.stderr
     try:
         if options.command == "notebook":
             try:
@@ -71,13 +83,21 @@ def main(arguments: list[str] | None = None) -> int:
                 raise UserError(f"--params is not valid JSON: {error}") from None
             if not isinstance(params, dict):
                 raise UserError('--params must be a JSON object, such as {"EPOCHS": 3}')
-            makes = options.makes
-            run_notebook(options.notebook, options.out, params, name=options.name, makes=makes)
+            run_notebook(options.notebook, options.out, params)
+        elif options.command == "stage":
+            run_stage(Path.cwd(), options.stage)
         elif options.command == "batch":
             options_of = shlex.split(options.snakemake)
-            run_batch(options.experiment, options.stages, options_of, options.jobs)
+            path = find_experiment(options.experiment)
+            run_batch(path, options.stages, options_of, options.jobs)
         elif options.command == "review":
             review(options.name, options.out, options.images)
+        elif options.command == "lab":
+            from batch.lab import lab  # Jupyter's server: a second, and only here
+
+            if options.fresh not in ("yes", "no"):
+                raise UserError(f"FRESH={options.fresh}: it must be yes or no")
+            lab(options.fresh == "yes", shlex.split(options.options))
         elif options.command == "export":
             export(options.model, options.out, options.format, options.store)
         else:

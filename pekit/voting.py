@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pekit.common.errors import UserError
+from pekit.common.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def named_criterion(name: str, at: float | None = None) -> Criterion:
         UserError: an unknown name, `at` missing or outside [0,1], or given where it has no meaning.
     """
     if name not in CRITERIA:
-        raise UserError(f"criterion {name!r} is unknown: choose {' or '.join(CRITERIA)}")
+        raise UserError(f"no criterion {name!r}: {nearest(name, CRITERIA)}")
     if name in FREE:
         if at is not None:
             raise UserError(f"criterion {name} has no target: leave at={at} out")

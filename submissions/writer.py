@@ -134,7 +134,10 @@ def with_unpredicted(
     """
     unknown = set(image_probs["SOPInstanceUID"]) - set(listed["SOPInstanceUID"])
     if unknown:
-        raise UserError(f"{len(unknown)} predicted slices are not in test.csv: {min(unknown)}, ...")
+        raise UserError(
+            f"{len(unknown)} of {len(image_probs)} predicted slices are not in test.csv: prepare "
+            "and predict the studies that this test.csv lists (stages prepare, predict)"
+        )
     table = listed[list(IMAGE_COLUMNS[:2])].merge(
         image_probs[list(IMAGE_COLUMNS[1:])], on="SOPInstanceUID", how="left"
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from data_prep.anatomy.masks import Masks
 from data_prep.errors import SegmentationError
-from pekit.common.errors import UserError
+from pekit.common.errors import UserError, nearest
 from pekit.dataset.schema import OUTSIDE_HU
 
 
@@ -66,7 +66,7 @@ def apply_crop(
     if crop == "none":
         return hu
     if crop not in ("masked", "box"):
-        raise UserError(f"unknown crop {crop!r}: choose from masked, box, none")
+        raise UserError(f"unknown crop {crop!r}: {nearest(crop, ('masked', 'box', 'none'))}")
     where = tuple(slice(start, stop) for start, stop in box)
     if crop == "box":
         return hu[where].copy()

@@ -21,7 +21,7 @@ from data_prep.parallel.records import Records, run_studies
 from data_prep.rsna import SOURCES, STUDY, StudyTask, find_studies
 from data_prep.volume import Volume
 from pekit.common.code_hash import module_hash
-from pekit.common.errors import UserError
+from pekit.common.errors import UserError, nearest
 from pekit.common.files import remove_leftovers, write_csv, write_json, write_table
 from pekit.dataset.schema import SLICE_LABEL
 
@@ -61,7 +61,7 @@ def examine(
         UserError: no data set there, a CSV that lacks columns, or an unknown depth.
     """
     if depth not in get_args(Depth):
-        raise UserError(f"unknown depth {depth!r}: choose from {', '.join(get_args(Depth))}")
+        raise UserError(f"unknown depth {depth!r}: {nearest(depth, get_args(Depth))}")
     out = Path(out)
     tasks = find_studies(Path(data), sources, limit)
     records = Records(out / "records" / depth, rules())

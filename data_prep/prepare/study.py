@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from data_prep.anatomy import check_method, contrast_hu, segment
 from data_prep.anatomy.hull import apply_crop, hull_and_box, volume_ratio
@@ -46,6 +46,12 @@ class PrepareSettings(Settings):
     crop: Literal["masked", "box", "none"] = "masked"
     on_failure: Literal["exclude", "full"] = "exclude"
     landmarks: str = "masks"
+
+    @field_validator("segmenter")
+    @classmethod
+    def _known(cls, segmenter: str) -> str:
+        check_method(segmenter)
+        return segmenter
 
 
 @dataclass(frozen=True)

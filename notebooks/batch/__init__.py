@@ -1,9 +1,12 @@
 """Running notebooks, one by one and in batches.
 
-parameters.py    what a parameters cell declares; whether values fit
-notebook.py      run one notebook by papermill
+parameters.py    what a parameters cell declares; whether values fit; settings.py: what they make
+notebook.py      run one notebook by papermill, in a kernel.py of its own
 experiment.py    an experiment's YAML -> stages; axes.py: repeats over seeds and levels
-fingerprint.py   what a stage's result depends on
-schedule.py      run the stages that are missing or out of date
+checks.py        what would stop a stage hours later: files, values, GPUs, disk
+fingerprint.py   what a stage's result depends on; contents.py: the files that it reads
+record.py        which stages have to run, and why; changed.py: what differs from the commit
+schedule.py      run these stages
 commands.py      predict one study, review, export
+lab.py           JupyterLab on copies of the notebooks
 """

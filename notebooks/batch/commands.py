@@ -4,9 +4,12 @@ import hashlib
 import os
 from pathlib import Path
 
-from batch.experiment import DONE, read_experiment
+from batch.contents import DONE
+from batch.experiment import find_experiment, read_experiment
 from batch.notebook import NOTEBOOKS, ROOT, locked, run_notebook, shown
 from pekit.common.errors import UserError, nearest
+
+LAST_HOP = "hop2"
 
 
 def predict_study(dicom: str, model: str, out: str, masks: str = "", segmenter: str = "") -> None:
@@ -27,10 +30,9 @@ def predict_study(dicom: str, model: str, out: str, masks: str = "", segmenter: 
             f"DICOM={dicom}: give the folder of the DICOM files, or one image file "
             f"({', '.join(SUFFIXES)})"
         )
-    if not Path(model).is_dir():
-        raise UserError(f"MODEL={model}: no such folder; `make demo` makes runs/demo")
     if masks and not Path(masks).is_dir():
         raise UserError(f"MASKS={masks}: no such folder")
+    experiment = _experiment_with_model(model)
     code = hashlib.sha256(str(Path(dicom).resolve()).encode()).hexdigest()[:8]
     folder = Path(out).resolve() if out else ROOT / "runs" / "predict" / f"study-{code}"
     found = sorted(NOTEBOOKS.glob("*_predict_one_study.ipynb"))
@@ -43,7 +45,7 @@ def predict_study(dicom: str, model: str, out: str, masks: str = "", segmenter: 
     links = {"DICOM": (folder / ("dicom" if Path(dicom).is_dir() else f"study{ending}"), dicom)}
     if masks:
         links["MASKS"] = (folder / "masks", masks)
-    paths = {"MODEL": Path(model).resolve(), "RUN": folder}
+    paths = {"MODEL": experiment.resolve(), "RUN": folder}
     paths |= {key: link for key, (link, _) in links.items()}
     params = {key: os.path.relpath(path, NOTEBOOKS) for key, path in paths.items()}
     params["SEGMENTER"] = segmenter
@@ -68,10 +70,7 @@ def review(name: str, out: str, images: str) -> None:
 
     if images not in ("yes", "no"):
         raise UserError(f"IMAGES={images}: it must be yes or no")
-    known = {path.stem: path for path in sorted((NOTEBOOKS / "experiments").glob("*.yaml"))}
-    if name not in known:
-        raise UserError(f"no experiment {name!r}; {nearest(name, known)}")
-    experiment = read_experiment(known[name])
+    experiment = read_experiment(find_experiment(name))
     stages = {stage.name: stage.notebook.name for stage in experiment.stages.values()}
     folder = experiment.folder
     target = Path(out) if out else folder / "review"
@@ -85,20 +84,17 @@ def review(name: str, out: str, images: str) -> None:
 
 
 def export(model: str, out: str, formats: str, store: str) -> None:
-    """Write a trained model for ONNX Runtime or OpenVINO, and print its difference to PyTorch.
+    """Write a trained network for ONNX Runtime or OpenVINO, and print its difference to PyTorch.
 
-    They are compared on stacks of the prepared studies in `store`, or on noise without one.
+    `model` names an experiment, of which hop 2 is written, or one of its networks. They are
+    compared on stacks of the prepared studies in `store`, or on noise without one.
     """
     from pekit.checkpoint import load_hops  # torch: seconds, and only here
     from pekit.dataset.stacks import middle_stacks
     from pekit.dataset.store import Store
     from pekit.inference.export import FORMATS, export_model
 
-    folder = Path(model)
-    if not any((folder / place / "model.json").exists() for place in ("", "model")):
-        found = [str(card.parents[1]) for card in sorted(folder.glob("*/model/model.json"))]
-        near = f"there are {', '.join(found)}" if found else "give the folder of a trained hop"
-        raise UserError(f"MODEL={model}: no model there; {near}")
+    folder = _network(model)
     target = Path(out) if out else folder / "exported"
     chosen = (formats,) if formats else FORMATS
     stacks, source = None, "noise"
@@ -108,3 +104,27 @@ def export(model: str, out: str, formats: str, store: str) -> None:
     card = export_model(folder, target, chosen, stacks)
     for file, difference in card["max_difference"].items():
         print(f"{shown(target / file)}: at most {difference:.2e} off PyTorch, on {source}")
+
+
+def _network(model: str) -> Path:
+    """The network that MODEL names: that in a folder, else the last hop of an experiment."""
+    if model and any((Path(model) / place / "model.json").exists() for place in ("", "model")):
+        return Path(model)
+    return _experiment_with_model(model) / LAST_HOP
+
+
+def _experiment_with_model(model: str) -> Path:
+    """The experiment that MODEL names by its name or folder; by default the demo, or the newest."""
+    cards = (ROOT / "runs").glob(f"*/{LAST_HOP}/model/model.json")
+    cards = sorted(cards, key=lambda card: card.stat().st_mtime, reverse=True)
+    known = {card.parents[2].name: card.parents[2] for card in cards}
+    if not model and known:
+        folder = known.get("demo") or next(iter(known.values()))
+        print(f"MODEL={folder.name}", flush=True)
+        return folder
+    if model in known:
+        return known[model]
+    if model and (Path(model) / LAST_HOP / "model" / "model.json").exists():
+        return Path(model)
+    near = nearest(Path(model).name, known) if known else "`make demo` makes runs/demo"
+    raise UserError(f"MODEL={model}: no experiment with a trained hop 2; {near}")

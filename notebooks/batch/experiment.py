@@ -16,7 +16,7 @@ An experiment is one YAML file <name>.yaml; the folders of its stages lie in run
         like: hop1                  # notebook, needs and params of hop1, except for what follows
         params: {EPOCHS: 16}
 
-`about` says in a sentence what the experiment takes; it is printed before the first stage. `only:
+`about` says in a sentence what the experiment takes; `disk_gb` is what it needs on disk. `only:
 [tables]` leaves out all stages but these and those that they need.
 
 With `extends` and `like`, dictionaries such as TRAIN are merged key by key; `needs: {INIT: null}`
@@ -29,32 +29,40 @@ of difficulty): batch/axes.py.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from batch.axes import expand
-from batch.fingerprint import fingerprint
-from batch.notebook import NOTEBOOKS, ROOT
+from batch.notebook import NOTEBOOKS, ROOT, shown
 from batch.parameters import check_parameters
+from batch.settings import dictionaries
 from pekit.common.errors import UserError, nearest
 
-DONE = "metrics.json"  # the last thing a stage writes
 _MAPPINGS = ("needs", "gathers", "params")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One notebook with its values. `fingerprint` changes with all that its result depends on."""
+    """One notebook with its values.
+
+    Attributes:
+        after: stages whose results it uses.
+        params: all parameters that are passed, RUN and the folders among them.
+        portable: the same without RUN; folders of the experiment by the names of their stages.
+        inside: names of the parameters that are folders of the experiment.
+        share: of the machine's cores.
+    """
 
     name: str
     notebook: Path
-    after: tuple[str, ...]  # stages whose results it uses
-    params: dict[str, Any]  # all parameters that are passed, RUN and the folders among them
-    fingerprint: str
-    share: float = 1.0  # of the machine's cores
+    after: tuple[str, ...]
+    params: dict[str, Any]
+    portable: dict[str, Any] = field(default_factory=dict)
+    inside: tuple[str, ...] = ()
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,24 @@ class Experiment:
     name: str
     folder: Path
     stages: dict[str, Stage]
+    path: Path = Path()
     about: str = ""
+    disk_gb: float = 0.0
+
+
+def find_experiment(named: str) -> Path:
+    """The YAML file of an experiment, by its name or path.
+
+    Raises:
+        UserError: there is none.
+    """
+    if named.endswith((".yaml", ".yml")) or "/" in named:
+        return Path(named)
+    known = {path.stem: path for path in (NOTEBOOKS / "experiments").glob("*.yaml")}
+    if named in known:
+        return known[named]
+    what = f"no experiment {named!r}" if named else "which experiment?"
+    raise UserError(f"{what}; {nearest(named, known)}")
 
 
 def read_experiment(path: Path) -> Experiment:
@@ -96,12 +121,12 @@ def read_experiment(path: Path) -> Experiment:
         params = {key: value.removesuffix("/.") for key, value in passed.items()} | given
         for key, stages_of in gathers.items():
             params[key] = [s | {"folder": f"../runs/{path.stem}/{s['folder']}"} for s in stages_of]
-        check_parameters(notebook, params, where)
+        check_parameters(notebook, params, where, dictionaries(notebook))
         after = tuple(_after(entry))
-        upstream = {other: done[other].fingerprint for other in after}
-        code = fingerprint(ROOT, notebook, params, upstream)
-        done[name] = Stage(name, notebook, after, params, code, entry.get("share", 1.0))
-    return Experiment(path.stem, folder, done, content["about"])
+        portable, inside = needs | gathers | given, (*needs, *gathers)
+        share = entry.get("share", 1.0)
+        done[name] = Stage(name, notebook, after, params, portable, inside, share)
+    return Experiment(path.stem, folder, done, path, content["about"], content["disk_gb"])
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -125,15 +150,19 @@ _StrictLoader.add_constructor(
 def _load(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]]:
     """The axes and stages of a YAML file, merged into those of the file that it extends."""
     if not path.is_file():
-        raise UserError(f"no experiment {path}; see notebooks/experiments/")
+        known = [other.stem for other in path.parent.glob("*.yaml")]
+        raise UserError(f"no experiment {shown(path)}; {nearest(path.stem, known)}")
     if path in seen:
         raise UserError(f"{path.name}: extends itself, by {', '.join(p.name for p in seen)}")
     try:
         content = yaml.load(path.read_text(), Loader=_StrictLoader)
     except yaml.YAMLError as error:
         raise UserError(f"{path.name} is not valid YAML: {error}") from None
-    _check_keys(content, ("about", "extends", "only", "axes", "stages"), path.name)
+    _check_keys(content, ("about", "disk_gb", "extends", "only", "axes", "stages"), path.name)
     said = {"about": str(content.get("about") or "").strip(), "only": content.get("only")}
+    said["disk_gb"] = gb = content.get("disk_gb", 0.0)
+    if isinstance(gb, bool) or not isinstance(gb, float | int):
+        raise UserError(f"{path.name}: disk_gb = {gb!r}: expected a number, in GB")
     axes, stages = content.get("axes") or {}, content.get("stages") or {}
     _check_keys(axes, None, f"{path.name}: axes")
     _check_keys(stages, None, f"{path.name}: stages")

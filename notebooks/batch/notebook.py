@@ -1,16 +1,22 @@
-"""Run one notebook by papermill: parameters checked first, a failed notebook kept."""
+"""Run one notebook by papermill: parameters checked first, a failed notebook kept.
+
+A notebook that was executed before has its values in the cell that papermill wrote: run again, it
+keeps those that are not given anew. It may be named as its own output.
+"""
 
 import contextlib
 import fcntl
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from batch.parameters import check_parameters
+from batch.parameters import executed_with, read_parameters
+from batch.settings import check_all
 from pekit.common.errors import UserError
 
 NOTEBOOKS = Path(__file__).resolve().parents[1]
@@ -36,54 +42,74 @@ def run_notebook(
             beside `out` as <stem>.failed.ipynb.
     """
     name = name or notebook.stem
-    check_parameters(notebook, params, name)
+    before = {k: v for k, v in executed_with(notebook).items() if k not in params}
+    params = before | dict(params)
+    check_all(notebook, params, name)
     out.parent.mkdir(parents=True, exist_ok=True)
     running, failed = (out.with_suffix(f".{state}.ipynb") for state in ("running", "failed"))
     with locked(out.parent / ".lock", f"{shown(out.parent)} is in use by another run"):
-        for old in (out, running, failed):
-            old.unlink(missing_ok=True)
         start = time.monotonic()
-        print(f"[{name}] {notebook.name} starts", flush=True)
+        print(f"[{name}] {notebook.name} starts{_inherited(notebook, params, before)}", flush=True)
         try:
-            problem = _execute(notebook, running, params, cwd, name)
+            with tempfile.TemporaryDirectory(prefix="pekit") as folder:
+                source = Path(folder, notebook.name)
+                shutil.copyfile(notebook, source)
+                for old in (out, running, failed):
+                    if not (old.exists() and old.samefile(notebook)):
+                        old.unlink(missing_ok=True)
+                problem = _execute(source, running, params, cwd, name)
+            if not problem and makes and not makes.exists():
+                problem = f"{notebook.name} ran, but did not write {shown(makes)}"
+            if not problem:
+                _without_paths(running)
+                running.replace(out)
         finally:  # whatever stopped it, what has been executed so far is kept
             if running.exists():
                 _without_paths(running)
-                running.rename(failed)
-        if not problem and makes and not makes.exists():
-            problem = f"{notebook.name} ran, but did not write {shown(makes)}"
+                running.replace(failed)
         if problem:
-            raise UserError(f"[{name}] {problem}\n[{name}] kept for reading: {shown(failed)}")
-        failed.rename(out)
+            kept = f"\n[{name}] kept for reading: {shown(failed)}" if failed.exists() else ""
+            raise UserError(f"[{name}] {problem}{kept}")
         _trust(out)
         print(f"[{name}] done in {time.monotonic() - start:.0f} s: {shown(out)}", flush=True)
 
 
+def _inherited(notebook: Path, params: Mapping[str, Any], before: Mapping[str, Any]) -> str:
+    """Values that nobody gave: those of an earlier execution, else the notebook's defaults."""
+    defaults = {k: v for k, v in read_parameters(notebook).items() if k not in params}
+    lines = []
+    for source, values in (("as executed before", before), ("by default", defaults)):
+        if values:
+            listed = (f"{key} = {_short(value)}" for key, value in values.items())
+            lines.append(f"; {source}: {', '.join(listed)}")
+    return "".join(lines)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
 def _execute(notebook: Path, out: Path, params: Mapping[str, Any], cwd: Path, name: str) -> str:
     """Execute by papermill; returns what went wrong in one or two lines, or an empty text."""
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this interpreter's kernel, not the user's
     os.environ["PEKIT_BATCH"] = "1"  # lines of progress in place of bars
     import papermill
     from nbclient.exceptions import DeadKernelError
-    from traitlets.config import Config
+
+    from batch.kernel import own_kernel  # jupyter: half a second, and only here
 
     printed = _Prefixed(f"[{name}] ")
     try:
-        # Sockets that are files of our own. A TCP port is chosen, released and only seconds later
-        # bound by the kernel; what takes it meanwhile, such as another stage, ends this one.
-        with tempfile.TemporaryDirectory(prefix="pekit") as sockets:
-            kernel = {"transport": "ipc", "connection_file": f"{sockets}/k.json"}
+        with own_kernel() as kernel:
             papermill.execute_notebook(
                 str(notebook.resolve()),
                 str(out.resolve()),
                 dict(params),
                 cwd=str(cwd),
-                kernel_name="python3",
-                language="python",
                 progress_bar=False,
                 stdout_file=printed,
                 start_timeout=300,
-                config=Config(KernelManager=kernel),
+                **kernel,
             )
     except papermill.PapermillExecutionError as error:
         text = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
@@ -144,10 +170,14 @@ def locked(path: Path, message: str) -> Iterator[int]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{message} (lock: {shown(path)})") from None
+        except OSError as error:  # a file system without locks
+            print(f"no lock on {shown(path)} ({error.strerror}): run nothing beside it", flush=True)
         yield file.fileno()
 
 
 def shown(path: Path) -> str:
-    """A path as one would type it in the project's folder."""
-    path = path.resolve()
-    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+    """A path as seen from where the command was typed; in full from outside the project."""
+    path, stands = path.resolve(), os.environ.setdefault("PEKIT_TYPED_IN", os.getcwd())
+    if path.is_relative_to(ROOT) and Path(stands).resolve().is_relative_to(ROOT):
+        return os.path.relpath(path, Path(stands).resolve())
+    return str(path)

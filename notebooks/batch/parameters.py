@@ -6,8 +6,7 @@ papermill itself only warns of an unknown name, so a mistyped ablation would run
 import ast
 import json
 import re
-from collections.abc import Mapping
-from importlib import import_module
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,81 +30,75 @@ def read_cells(notebook: Path) -> list[dict[str, Any]]:
 
 def read_parameters(notebook: Path) -> dict[str, Any]:
     """Names and default values in the cell tagged `parameters`; only literals are allowed there."""
-    cells = [
-        cell
-        for cell in read_cells(notebook)
-        if "parameters" in cell.get("metadata", {}).get("tags", [])
-    ]
+    cells = _tagged(notebook, "parameters")
     if len(cells) != 1:
         raise UserError(
             f"{notebook.name}: {len(cells)} cells are tagged 'parameters'; exactly one must be"
         )
-    defaults = {}
-    for node in ast.parse(cells[0]["source"]).body:
+    return _literals(cells[0], f"{notebook.name}: the parameters cell")
+
+
+def executed_with(notebook: Path) -> dict[str, Any]:
+    """Values that papermill gave an executed notebook; none for one that it has not executed."""
+    where = f"{notebook.name} was executed before; the cell with the values of that run"
+    cells = _tagged(notebook, "injected-parameters")
+    return {key: value for cell in cells for key, value in _literals(cell, where).items()}
+
+
+def _tagged(notebook: Path, tag: str) -> list[str]:
+    return [
+        cell["source"]
+        for cell in read_cells(notebook)
+        if tag in cell.get("metadata", {}).get("tags", [])
+    ]
+
+
+def _literals(code: str, where: str) -> dict[str, Any]:
+    values = {}
+    for node in ast.parse(code).body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         try:
             (name,) = (target.id for target in targets)
-            defaults[name] = ast.literal_eval(node.value)
+            values[name] = ast.literal_eval(node.value)
         except (AttributeError, ValueError, TypeError):
             raise UserError(
-                f"{notebook.name}: the parameters cell may hold lines of the form NAME = literal "
-                f"only, not {ast.unparse(node)!r}"
+                f"{where} may hold lines of the form NAME = literal only, not {ast.unparse(node)!r}"
             ) from None
-    return defaults
+    return values
 
 
-def check_parameters(notebook: Path, params: Mapping[str, Any], where: str) -> None:
-    """Check values of a notebook's parameters before it runs.
+def named_path(value: Any, where: Path) -> Path | None:
+    """The file or folder that a value names, relative to `where`; None if it names none."""
+    if not isinstance(value, str) or not ("/" in value or "." in value):
+        return None
+    try:
+        return where / value if (where / value).exists() else None
+    except OSError:  # too long for a name
+        return None
 
-    A default of None takes any value. A dictionary that the notebook turns into settings
-    (`TrainSettings.of(TRAIN, ...)`) is checked as these are; any other one may leave keys of the
-    default out, and of a default of {} any keys are taken.
+
+def check_parameters(
+    notebook: Path, params: Mapping[str, Any], where: str, free: Collection[str] = ()
+) -> None:
+    """Check names and types of values for a notebook's parameters.
+
+    A default of None takes any value. A dictionary may leave keys of the default out; of a default
+    of {}, and of the parameters in `free`, any keys are taken.
 
     Raises:
         UserError: naming `where`: a parameter that the notebook does not have, or a value of
             another type than the notebook's default.
     """
     defaults = read_parameters(notebook)
-    checks = _settings_of(notebook)
     for name, value in params.items():
         if name not in defaults:
             raise UserError(
                 f"{where}: {notebook.name} has no parameter {name!r}; {nearest(name, defaults)}"
             )
-        if name in checks and isinstance(value, dict):
-            settings, own = checks[name]
-            given = {key: (defaults | dict(params)).get(other) for key, other in own.items()}
-            try:
-                settings.of(value, where=name, **given)
-            except UserError as error:
-                raise UserError(f"{where}: {error}") from None
-        elif problem := _mismatch(value, defaults[name]):
+        if name in free and isinstance(value, dict):
+            continue
+        if problem := _mismatch(value, defaults[name]):
             raise UserError(f"{where}: parameter {name} of {notebook.name}: {problem}")
-
-
-def _settings_of(notebook: Path) -> dict[str, tuple[Any, dict[str, str]]]:
-    """Dictionaries among the parameters that become settings: their class, and the settings that
-    the notebook sets itself, each with the expression that gives its value.
-
-    That is read off the calls `Class.of(NAME, epochs=EPOCHS, ...)` in the notebook's cells.
-    """
-    code = "\n".join(c["source"] for c in read_cells(notebook) if c["cell_type"] == "code")
-    tree = ast.parse(re.sub(r"^\s*[%!?].*$", "", code, flags=re.M))
-    modules = {
-        alias.name: node.module
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    found = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            name = ast.unparse(node.func.value)
-            if node.func.attr == "of" and name in modules and node.args:
-                settings = getattr(import_module(modules[name]), name)
-                own = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-                found[ast.unparse(node.args[0])] = (settings, own)
-    return found
 
 
 def _mismatch(value: Any, default: Any) -> str:

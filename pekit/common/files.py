@@ -1,5 +1,7 @@
 """Write files atomically (beside, then renamed), read them with clear errors, and hash them."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -9,11 +11,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import psutil
 
 from pekit.common.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
@@ -88,6 +93,8 @@ def read_table(path: Path, columns: tuple[str, ...] = ()) -> pd.DataFrame:
     Raises:
         UserError: the file is missing, unreadable, or lacks a column.
     """
+    import pandas as pd  # a second, and only here
+
     try:
         table = pd.read_parquet(path)
     except FileNotFoundError:

@@ -2,7 +2,7 @@
 
     export_model(Path("runs/demo/hop2"), Path("exported"))
 
-or `make export MODEL=runs/demo/hop2 OUT=exported`, writes `model.onnx`, `model.xml` with
+or `make export MODEL=demo OUT=exported`, writes `model.onnx`, `model.xml` with
 `model.bin` (OpenVINO) and, last, `export.json`, which describes input and output; a folder without
 it is incomplete. Windowing and softmax are part of the exported network:
 `stack_hu (batch, 3, H, W)` float32 HU -> `probability (batch, K)`, one column per hop.
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from pekit.checkpoint import load_hops, model_folder
-from pekit.common.errors import UserError
+from pekit.common.errors import UserError, nearest
 from pekit.common.files import atomic, hash_path, write_json
 from pekit.dataset.schema import OUTSIDE_HU
 from pekit.dataset.windows import SLICES, WINDOWS
@@ -71,7 +71,7 @@ def export_model(
     """
     for name in formats:
         if name not in FORMATS:
-            raise UserError(f"format '{name}' is unknown: choose {' or '.join(FORMATS)}")
+            raise UserError(f"no format {name!r}: {nearest(name, FORMATS)}")
     _, _, openvino = (require(name) for name in ("onnx", "onnxscript", "openvino"))
     net, card = load_hops(folder)
     out = Path(out)

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from pekit.common.errors import UserError
+from pekit.common.errors import UserError, nearest
 from pekit.common.files import read_json
 from pekit.dataset.windows import SLICES
 from pekit.hop import HopNet
@@ -63,7 +63,7 @@ class OpenVinoPredictor:
         openvino = require("openvino")
         core = openvino.Core()
         if precision not in PRECISIONS:
-            raise UserError(f"precision '{precision}' is unknown: choose {' or '.join(PRECISIONS)}")
+            raise UserError(f"no precision {precision!r}: {nearest(precision, PRECISIONS)}")
         if precision == "bfloat16" and "BF16" not in core.get_property(
             "CPU", "OPTIMIZATION_CAPABILITIES"
         ):

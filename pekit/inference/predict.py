@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pekit.common.errors import UserError
+from pekit.common.errors import UserError, nearest
 from pekit.dataset.schema import SLICE_LABEL, UIDS
 from pekit.dataset.stacks import resize_slices, volume_stacks
 from pekit.dataset.store import Store
@@ -84,7 +84,7 @@ def predictor(
     """
     target = check_prevalence(prevalence, net.prevalence)
     if backend not in get_args(Backend):
-        raise UserError(f"backend '{backend}' is unknown: choose {', '.join(get_args(Backend))}")
+        raise UserError(f"no backend {backend!r}: {nearest(backend, get_args(Backend))}")
     if features and backend.startswith("openvino"):
         raise UserError(
             f"{backend} gives no slice features: set BACKEND to auto, or FEATURES to False"

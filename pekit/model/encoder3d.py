@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pekit.common.errors import UserError
+from pekit.common.errors import UserError, nearest
 from pekit.dataset.windows import WINDOWS
 from pekit.model.weights import fetch_weights, read_weights
 from pekit.model.x3d import X3D
@@ -49,7 +49,7 @@ class Encoder3D(nn.Module):
     def __init__(self, name: str, init: str = "random", depth: int | None = None):
         super().__init__()
         if name not in DEPTHS:
-            raise UserError(f"no 3D encoder '{name}': choose {', '.join(DEPTHS)}")
+            raise UserError(f"no 3D encoder {name!r}: {nearest(name, DEPTHS)}")
         self.name, self.depth = name, depth or DEPTHS[name]
         if self.depth < 3 or self.depth % 2 == 0:
             raise UserError(

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from pekit.common.errors import UserError
+from pekit.common.errors import UserError, nearest
 
 ATTENTION_HEADS = 8  # the width must be a multiple of this
 _WAVES = 8  # sine and cosine pairs of the position encoding
@@ -135,7 +135,7 @@ class StudyHead(nn.Module):
     ):
         super().__init__()
         if kind not in _BODIES:
-            raise UserError(f"no study head '{kind}': choose {', '.join(KINDS)}")
+            raise UserError(f"no study head {kind!r}: {nearest(kind, KINDS)}")
         if hidden % ATTENTION_HEADS:
             raise UserError(f"hidden = {hidden}: the width of a study head must be a multiple of 8")
         self.card = {

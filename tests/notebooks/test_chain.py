@@ -215,7 +215,7 @@ def test_wrong_model_folder_is_one_line(chain, tmp_path):
     study = next((RUNS / "cohort" / "test").iterdir())
     failed = run("predict", "--dicom", study, "--model", tmp_path)
     assert failed.returncode == 1
-    assert "model.json does not exist" in failed.stdout + failed.stderr
+    assert "no experiment with a trained hop 2" in failed.stderr
     assert "Traceback" not in failed.stdout + failed.stderr
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from batch.experiment import read_experiment
+from batch.fingerprint import fingerprints as fingerprints_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWS = {"report", "viewer", "predict_study"}  # stages whose product is a page
@@ -32,8 +33,8 @@ def changed(copy, monkeypatch):
         monkeypatch.setattr(f"batch.{module}.NOTEBOOKS", copy / "notebooks")
 
     def fingerprints():
-        stages = read_experiment(copy / "notebooks" / "experiments" / "demo.yaml").stages
-        return {name: stage.fingerprint for name, stage in stages.items()}
+        experiment = read_experiment(copy / "notebooks" / "experiments" / "demo.yaml")
+        return {name: made.digest for name, made in fingerprints_of(experiment).items()}
 
     before = fingerprints()
     originals = {}

@@ -1,19 +1,20 @@
-"""TRAIN of the training notebooks: checked key by key before anything runs."""
+"""Settings that notebooks make of their parameters: checked one by one before anything runs."""
 
 from pathlib import Path
 
 import pytest
 
-from batch.parameters import check_parameters, read_parameters
+from batch.parameters import read_parameters
+from batch.settings import check_all, check_words
 from pekit.common.errors import UserError
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
-TRAININGS = sorted(NOTEBOOKS.glob("2*_*.ipynb"))
+ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
 
 
-@pytest.mark.parametrize("notebook", TRAININGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", ALL, ids=lambda path: path.stem)
 def test_defaults_fit(notebook):
-    check_parameters(notebook, read_parameters(notebook), "defaults")
+    check_all(notebook, read_parameters(notebook), "defaults")
 
 
 @pytest.mark.parametrize(
@@ -37,9 +38,43 @@ def test_defaults_fit(notebook):
 )
 def test_bad_settings_are_named(notebook, given, message):
     with pytest.raises(UserError, match=message):
-        check_parameters(NOTEBOOKS / f"{notebook}.ipynb", {"TRAIN": given}, "hop1")
+        check_all(NOTEBOOKS / f"{notebook}.ipynb", {"TRAIN": given}, "hop1")
 
 
 def test_a_setting_that_a_stage_takes_is_no_error():
-    check_parameters(NOTEBOOKS / "20_pretrain_landmarks.ipynb", {"TRAIN": {"z_scale": 5.0}}, "a")
-    check_parameters(NOTEBOOKS / "21_train_hop1.ipynb", {"TRAIN": {}}, "a")
+    check_all(NOTEBOOKS / "20_pretrain_landmarks.ipynb", {"TRAIN": {"z_scale": 5.0}}, "a")
+    check_all(NOTEBOOKS / "21_train_hop1.ipynb", {"TRAIN": {}}, "a")
+
+
+@pytest.mark.parametrize(
+    ("notebook", "params", "message"),
+    [
+        ("10_phantoms", {"BROKEN_FRACTION": 1.5}, "stage: BROKEN_FRACTION = 1.5: .* equal to 1"),
+        ("10_phantoms", {"SLICES": 2}, r"= \(2, 96, 96\)|slices"),
+        ("12_prepare", {"CROP": "maskd"}, "CROP = 'maskd': Input should be 'masked', 'box' or"),
+        ("12_prepare", {"SEGMENTER": "treshold"}, "SEGMENTER = 'treshold': .*did you mean thresh"),
+        ("21_train_hop1", {"TRAIN": {"optimizer": "adamm"}}, "optimizer = 'adamm': Input should"),
+        ("21_train_hop1", {"IMAGE_SIZE": 8}, "IMAGE_SIZE = 8: Input should be greater"),
+        ("23_train_study_heads", {"HEADS": ["gru", "lstmm"]}, "= 'lstmm': Input should be 'lstm'"),
+        ("31_evaluate", {"CRITERION": "f2"}, "CRITERION = 'f2': Input should be 'f1'"),
+        ("31_evaluate", {"AT": 1.5}, "AT = 1.5: Input should be less"),
+        ("32_ablation_tables", {"N_BOOT": 0}, "N_BOOT = 0: Input should be greater"),
+    ],
+)
+def test_bad_values_are_named(notebook, params, message):
+    with pytest.raises(UserError, match=message):
+        check_all(NOTEBOOKS / f"{notebook}.ipynb", params, "stage")
+
+
+@pytest.mark.parametrize(
+    ("notebook", "params", "message"),
+    [
+        ("11_audit", {"DEPTH": "header"}, "DEPTH = 'header': did you mean headers?"),
+        ("30_predict", {"BACKEND": "openvno"}, "BACKEND = 'openvno': did you mean openvino"),
+    ],
+)
+def test_words_that_a_function_does_not_take_are_named(notebook, params, message):
+    path = NOTEBOOKS / f"{notebook}.ipynb"
+    with pytest.raises(UserError, match=message):
+        check_words(path, params)
+    check_words(path, {name: read_parameters(path)[name] for name in params})

@@ -12,8 +12,8 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-import yaml
 from nbformat.sign import NotebookNotary
+from toy_workspace import REPOSITORY, Workspace, write_notebook
 
 from batch import commands
 from batch.experiment import read_experiment
@@ -23,117 +23,8 @@ from batch.parameters import check_parameters, read_parameters
 from pekit.common.errors import UserError
 from run import main
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 
-FIRST = """
-import json
-from pathlib import Path
-
-from data_prep.toy import double
-
-Path(RUN).mkdir(parents=True, exist_ok=True)
-print("doubling", N)
-Path(RUN, "metrics.json").write_text(json.dumps({"n": double(N)}))
-"""
-# Marks each start in a file that outlives a kill, as a checkpoint does; slow at the first start.
-SECOND = """
-import json
-import time
-from pathlib import Path
-
-from pekit.common.errors import UserError
-
-n = json.loads(Path(FIRST, "metrics.json").read_text())["n"]
-Path(RUN).mkdir(parents=True, exist_ok=True)
-with Path(RUN, "starts").open("a") as file:
-    file.write("x")
-starts = len(Path(RUN, "starts").read_text())
-if SLOW and starts == 1:
-    time.sleep(600)
-if N_MAX < n:
-    raise UserError(f"{n} is more than N_MAX = {N_MAX}; raise it")
-Path(RUN, "metrics.json").write_text(json.dumps({"starts": starts}))
-"""
-THIRD = """
-import os
-from pathlib import Path
-
-Path(RUN).mkdir(parents=True, exist_ok=True)
-Path(RUN, "table.txt").write_text(f"the table, by {os.environ['OMP_NUM_THREADS']} threads")
-Path(RUN, "metrics.json").write_text("{}")
-"""
-
-
-def write_notebook(path: Path, parameters: str, code: str) -> Path:
-    cells = [
-        nbformat.v4.new_markdown_cell(f"# {path.stem}"),
-        nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell(code.strip()),
-    ]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
-    return path
-
-
-class Workspace:
-    """A copy of the runner beside three toy notebooks and a local package."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.notebooks = root, root / "notebooks"
-        self.stages = {
-            "first": {"notebook": "01_first.ipynb", "params": {"N": 2}},
-            "second": {
-                "notebook": "02_second.ipynb",
-                "needs": {"FIRST": "first"},
-                "params": {"SLOW": True},
-            },
-            "third": {"notebook": "03_third.ipynb", "needs": {"SECOND": "second"}, "share": 0.5},
-        }
-        (self.notebooks / "experiments").mkdir(parents=True)
-        for name in ("run.py", "Snakefile"):
-            shutil.copy(REPOSITORY / "notebooks" / name, self.notebooks)
-        shutil.copytree(REPOSITORY / "notebooks" / "batch", self.notebooks / "batch")
-        (root / "data_prep").mkdir()
-        (root / "data_prep" / "__init__.py").touch()
-        self.module = root / "data_prep" / "toy.py"
-        self.module.write_text("def double(n):\n    return 2 * n\n")
-        write_notebook(self.notebooks / "01_first.ipynb", 'RUN = ""\nN = 1', FIRST)
-        write_notebook(
-            self.notebooks / "02_second.ipynb",
-            'RUN = ""\nFIRST = ""\nSLOW = False\nN_MAX = 100',
-            SECOND,
-        )
-        write_notebook(self.notebooks / "03_third.ipynb", 'RUN = ""\nSECOND = ""', THIRD)
-
-    def write(self) -> Path:
-        path = self.notebooks / "experiments" / "toy.yaml"
-        content = {"about": "A minute and 1 MB.", "stages": self.stages}
-        path.write_text(yaml.safe_dump(content, sort_keys=False))
-        return path
-
-    def start(self) -> subprocess.Popen[str]:
-        path = self.write()
-        # PYTHONPATH: the toy package in place of the installed one.
-        environment = os.environ | {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            [sys.executable, "notebooks/run.py", "batch", str(path)],
-            cwd=self.root,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-    def batch(self) -> tuple[int, str]:
-        process = self.start()
-        output, _ = process.communicate(timeout=120)
-        return process.returncode, output
-
-    def path(self, name: str) -> Path:
-        return self.root / "runs" / "toy" / name
-
-
-def test_batch(tmp_path):
+def test_batch(tmp_path, tmp_path_factory):
     """One workspace through a kill, a resume, and every kind of change."""
     space = Workspace(tmp_path)
 
@@ -155,13 +46,18 @@ def test_batch(tmp_path):
     assert status == 0, output
     assert json.loads(space.path("second/metrics.json").read_text()) == {"starts": 2}
     assert "[first]" not in output
+    assert "  second: failed or was stopped\n" in output
     half = max(1, len(os.sched_getaffinity(0)) // 2)
     assert f"the table, by {half} threads" in output
-    assert output.startswith("toy: A minute and 1 MB.")
+    assert "toy: A minute and 1 MB.\n" in output
     assert space.path("first/01_first.ipynb").exists()
     assert not list(tmp_path.rglob("*.running.ipynb"))
 
-    # Again: nothing runs, and dates of files do not matter.
+    # Again: nothing runs, and dates of files do not matter. Nor does the place: in a copy without
+    # what Snakemake remembers nothing runs either.
+    shutil.copytree(tmp_path, elsewhere := tmp_path_factory.mktemp("copy") / "moved")
+    shutil.rmtree(elsewhere / "runs" / "toy" / ".snakemake")
+    space = Workspace(elsewhere, stages=space.stages)
     space.module.touch()
     (space.notebooks / "01_first.ipynb").touch()
     status, output = space.batch()
@@ -173,6 +69,7 @@ def test_batch(tmp_path):
     space.stages["second"]["params"]["N_MAX"] = 3
     status, output = space.batch()
     assert status == 1
+    assert "  second: N_MAX 100 -> 3\n  third: second will run\n" in output
     assert "[second] 02_second.ipynb failed in cell [3]: 4 is more than N_MAX = 3" in output
     assert "Traceback" not in output
     assert "[first]" not in output
@@ -182,10 +79,15 @@ def test_batch(tmp_path):
     assert not space.path("second/metrics.json").exists()
     assert not space.path("second/02_second.ipynb").exists()
 
-    # Mended in the package file that the first stage imports: that one and all that follow.
+    # Mended in the package file that the first stage imports: that one and all that follow. A table
+    # that was edited by hand is kept.
+    space.path("first/exclusions.csv").write_text("edited")
     space.module.write_text("def double(n):\n    return n + 1\n")
     status, output = space.batch()
     assert (status, "run now: first, second, third (" in output) == (0, True), output
+    assert "  first: toy.py changed\n" in output
+    assert "[first] your exclusions.csv is kept as exclusions.edited.csv" in output
+    assert space.path("first/exclusions.edited.csv").read_text() == "edited"
     assert not space.path("second/02_second.failed.ipynb").exists()
 
 
@@ -207,37 +109,6 @@ def test_ctrl_c_says_that_the_same_call_goes_on_and_leaves_no_process(tmp_path):
     assert alive == []
     status, output = space.batch()
     assert (status, "[first]" in output) == (0, False), output
-
-
-def test_fingerprints_change_where_they_must_and_nowhere_else(tmp_path, monkeypatch):
-    space = Workspace(tmp_path)
-    space.stages["other"] = {"notebook": "03_third.ipynb", "needs": {"SECOND": "first"}}
-    for module in ("experiment", "notebook"):
-        monkeypatch.setattr(f"batch.{module}.NOTEBOOKS", space.notebooks)
-        monkeypatch.setattr(f"batch.{module}.ROOT", space.root)
-    known = {}
-
-    def changed() -> set[str]:
-        stages = read_experiment(space.write()).stages
-        new = {name: stage.fingerprint for name, stage in stages.items()}
-        names = {name for name in new if new[name] != known.get(name)}
-        known.update(new)
-        return names
-
-    everything = {"first", "second", "third", "other"}
-    assert changed() == everything
-    assert changed() == set()
-    space.stages["second"]["params"]["N_MAX"] = 50
-    assert changed() == {"second", "third"}
-    space.module.write_text("def double(n):\n    return n + n\n")
-    assert changed() == everything
-    write_notebook(space.notebooks / "03_third.ipynb", 'RUN = ""\nSECOND = ""', THIRD + "\n1")
-    assert changed() == {"third", "other"}
-    by_hand = nbformat.read(space.notebooks / "01_first.ipynb", as_version=4)
-    by_hand.cells[2].outputs = [nbformat.v4.new_output("stream", text="doubling 1\n")]
-    nbformat.write(by_hand, space.notebooks / "01_first.ipynb")
-    (space.module.parent / "unused.py").touch()
-    assert changed() == set()
 
 
 def test_mistyped_parameter_stops_before_anything_runs(tmp_path):
@@ -448,7 +319,10 @@ def test_local_files_follow_imports_and_no_others(tmp_path):
         ([], "make predict DICOM=<folder"),
         (["--dicom", "nowhere"], "DICOM=nowhere: no such folder or image file"),
         (["--dicom", __file__], "give the folder of the DICOM files, or one image file (.nii"),
-        (["--dicom", ".", "--model", "runs/none"], "MODEL=runs/none: no such folder"),
+        (
+            ["--dicom", ".", "--model", "runs/none"],
+            "MODEL=runs/none: no experiment with a trained",
+        ),
         (["--dicom", ".", "--model", ".", "--masks", "none"], "MASKS=none: no such folder"),
     ],
 )
@@ -460,8 +334,48 @@ def test_predict_says_what_it_lacks(tmp_path, options, message):
     assert len(done.stderr.splitlines()) == 1
 
 
+def with_model(experiment: Path) -> Path:
+    card = experiment / "hop2" / "model" / "model.json"
+    card.parent.mkdir(parents=True)
+    card.write_text("{}")
+    return experiment
+
+
+def test_model_is_an_experiment_in_every_command(tmp_path, monkeypatch, capsys):
+    """By its name or its folder; by default the demo, else the newest."""
+    monkeypatch.setattr(commands, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study").mkdir()
+    asked = []
+    monkeypatch.setattr(
+        commands, "run_notebook", lambda _, __, params, **___: asked.append(params["MODEL"])
+    )
+    monkeypatch.setattr(
+        "pekit.inference.export.export_model",
+        lambda net, *_: asked.append(net) or {"max_difference": {}},
+    )
+    asked_for = [("demo", "demo"), ("runs/demo", "demo"), ("", "mine")]
+    with pytest.raises(UserError, match=r"MODEL=: no experiment .*; `make demo` makes runs/demo"):
+        commands.predict_study("study", "", "out")
+    with_model(tmp_path / "runs" / "mine")
+    for model, name in asked_for[::-1]:
+        commands.predict_study("study", model, "out")
+        commands.export(model, "out", "onnx", "")
+        predicted, exported = asked[-2:]
+        assert (commands.NOTEBOOKS / predicted).resolve() == tmp_path / "runs" / name
+        assert exported.resolve() == tmp_path / "runs" / name / "hop2"
+        if name == "mine":
+            assert capsys.readouterr().out.count("MODEL=mine") == 2
+            with_model(tmp_path / "runs" / "demo")
+    with pytest.raises(UserError, match=r"MODEL=runs/dmo: .*; did you mean demo\?"):
+        commands.predict_study("study", "runs/dmo", "out")
+    with pytest.raises(UserError, match=r"MODEL=runs/dmo: .*; did you mean demo\?"):
+        commands.export("runs/dmo", "out", "onnx", "")
+
+
 def test_two_predictions_of_one_study_do_not_disturb_each_other(tmp_path, monkeypatch):
     (tmp_path / "study").mkdir()
+    with_model(tmp_path)
     asked, seen = (str(tmp_path / "study"), str(tmp_path), str(tmp_path / "out")), []
 
     def while_it_runs(*_, **__):
@@ -479,6 +393,7 @@ def test_two_predictions_of_one_study_do_not_disturb_each_other(tmp_path, monkey
 def test_masks_of_the_study_are_named_as_neutrally_as_the_study(tmp_path, monkeypatch):
     for name in ("smith", "smith_masks", "out"):
         (tmp_path / name).mkdir()
+    with_model(tmp_path)
     given = {}
 
     def run(notebook, made, params, **_):

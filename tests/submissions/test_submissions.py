@@ -21,6 +21,7 @@ from submissions.writer import (
     image_probabilities,
     label_frequencies,
     verdict_probability,
+    with_unpredicted,
     write_submission,
 )
 
@@ -386,3 +387,15 @@ def test_image_probabilities_take_one_hop_and_never_the_truth():
     ]
     with pytest.raises(UserError, match="lack hop3"):
         image_probabilities(predictions, "hop3")
+
+
+def test_predictions_of_another_test_set_are_refused():
+    """Other studies at the same path, as in a competition's hidden test set."""
+    images = pd.DataFrame({"StudyInstanceUID": "a", "SOPInstanceUID": ["a-0", "a-1"]})
+    images["probability"] = 0.2
+    listed = images.iloc[:, :2]
+    more = pd.concat([listed, listed.assign(SOPInstanceUID=["b-0", "b-1"])], ignore_index=True)
+    filled = with_unpredicted(images, more, frequency=0.03)
+    assert filled["probability"].tolist() == [0.2, 0.2, 0.03, 0.03]
+    with pytest.raises(UserError, match=r"2 of 2 predicted slices are not in"):
+        with_unpredicted(images, listed.assign(SOPInstanceUID=["b-0", "b-1"]), frequency=0.03)

@@ -317,7 +317,7 @@ def test_command_names_what_is_wrong(capsys, arguments, message):
 
 
 def test_command_on_an_experiment(capsys, monkeypatch, experiment, tmp_path):
-    stages = {name: Stage(name, Path(notebook), (), {}, "") for name, notebook in STAGES.items()}
+    stages = {name: Stage(name, Path(notebook), (), {}) for name, notebook in STAGES.items()}
     toy = Experiment("demo", experiment, stages)
     monkeypatch.setattr(commands, "read_experiment", lambda path: toy)
     assert run.main(["review", "--images", "no", "--out", str(tmp_path / "handed")]) == 0
