@@ -10,11 +10,12 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 WORKERS ?= 2
 JOBS ?= 1
 export DICOM MODEL OUT MASKS SEGMENTER NAME IMAGES BUNDLE FORMAT STORE ENCODER IMAGE_SIZE FRESH
+export NAMES STAGE
 # Containers often set it; then each kernel compiles torch and the rest again, 5 to 10 s each.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke experiment ablations predict review verify export
+.PHONY: help setup demo smoke experiment ablations predict compare review verify export
 .PHONY: speed lab test lint format hooks lock
 
 help:  ## List the commands
@@ -37,6 +38,9 @@ ablations: $(READY)  ## What each part is worth, with seeds and intervals (hours
 predict: $(READY)  ## A verdict for one study: make predict DICOM=<folder> MODEL=demo
 	@$(RUN) predict --dicom "$$DICOM" --model "$$MODEL" --out "$$OUT" \
 	  --masks "$$MASKS" --segmenter "$$SEGMENTER"
+
+compare: $(READY)  ## Which is better? make compare NAMES="demo nocrop" [STAGE=predict]
+	@$(RUN) compare --names "$$NAMES" --stage "$${STAGE:-predict}" --out "$$OUT"
 
 review: $(READY)  ## One folder to hand over: make review NAME=demo [OUT=<folder>] [IMAGES=no]
 	@$(RUN) review --name "$${NAME:-demo}" --out "$$OUT" --images "$${IMAGES:-yes}"

@@ -1,10 +1,11 @@
 """Command line of the kit: run notebooks (one, an experiment, or the one that predicts a study),
-make a folder for review, export a model, open JupyterLab.
+compare experiments, make a folder for review, export a model, open JupyterLab.
 
     python notebooks/run.py batch demo
     python notebooks/run.py notebook notebooks/21_train_hop1.ipynb --out try.ipynb \\
         --params '{"EPOCHS": 3}'
     python notebooks/run.py predict --dicom FOLDER --model demo
+    python notebooks/run.py compare --names "demo nocrop"
     python notebooks/run.py review --name demo --images no
     python notebooks/run.py lab
     python notebooks/run.py export --model demo --format onnx --out exported
@@ -27,7 +28,7 @@ import shlex
 import traceback
 from pathlib import Path
 
-from batch.commands import export, predict_study, review
+from batch.commands import compare, export, predict_study, review
 from batch.experiment import find_experiment
 from batch.notebook import run_notebook, shown
 from batch.schedule import run_batch, run_stage
@@ -54,6 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--out", default="", help="folder for the result")
     study.add_argument("--masks", default="", help="folder of the study's own lung and heart masks")
     study.add_argument("--segmenter", default="", help="a method in place of the experiment's")
+    several = commands.add_parser("compare", help="experiments on the studies that all judged")
+    several.add_argument("--names", default="", help="two or more experiments, in one text")
+    several.add_argument("--stage", default="predict", help="that made their predictions")
+    several.add_argument("--out", default="", help="folder for the result")
     bundle = commands.add_parser("review", help="one folder that shows a finished experiment")
     bundle.add_argument("--name", default="demo", help="the experiment")
     bundle.add_argument("--out", default="", help="folder; without it runs/<name>/review")
@@ -98,6 +103,8 @@ def main(arguments: list[str] | None = None) -> int:
             if options.fresh not in ("yes", "no"):
                 raise UserError(f"FRESH={options.fresh}: it must be yes or no")
             lab(options.fresh == "yes", shlex.split(options.options))
+        elif options.command == "compare":
+            compare(options.names, options.stage, options.out)
         elif options.command == "export":
             export(options.model, options.out, options.format, options.store)
         else:

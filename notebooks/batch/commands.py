@@ -1,4 +1,4 @@
-"""Commands beside the batch: predict one study, make a review folder, export a model."""
+"""Commands beside the batch: predict one study, compare experiments, make a review, export."""
 
 import hashlib
 import os
@@ -81,6 +81,28 @@ def review(name: str, out: str, images: str) -> None:
     print(f"Review: {shown(made.folder / 'index.html')} ({made.size_mb:.1f} MB)")
     print(f"Zip:    {shown(made.archive)} ({made.archive_mb:.1f} MB)")
     print(f"Hash:   {made.sha256} (of SHA256SUMS; tell it to the reader)")
+
+
+def compare(names: str, stage: str, out: str) -> None:
+    """Compare experiments by the notebook for it: the last hops of their runs of `stage`.
+
+    `names` are two or more experiments, with blanks between them.
+    """
+    folders = {find_experiment(name).stem: name for name in names.split()}
+    if len(folders) < 2:
+        raise UserError('which experiments? Name two or more: make compare NAMES="demo nocrop"')
+    models = []
+    for name in folders:
+        predictions = ROOT / "runs" / name / stage
+        if not (predictions / "predictions.parquet").exists():
+            made = sorted(p.parent.name for p in predictions.parent.glob("*/predictions.parquet"))
+            made = f"STAGE may be {', '.join(made)}" if made else f"make experiment NAME={name}"
+            raise UserError(f"{shown(predictions)} holds no predictions: {made}")
+        models.append([name, os.path.relpath(predictions, NOTEBOOKS), ""])
+    folder = Path(out).resolve() if out else ROOT / "runs" / "compare" / "_".join(folders)
+    (notebook,) = NOTEBOOKS.glob("*_compare.ipynb")
+    params = {"MODELS": models, "RUN": os.path.relpath(folder, NOTEBOOKS)}
+    run_notebook(notebook, folder / notebook.name, params, name="compare", makes=folder / DONE)
 
 
 def export(model: str, out: str, formats: str, store: str) -> None:

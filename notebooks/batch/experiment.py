@@ -67,7 +67,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Stages in an order in which they can run; `folder` holds one folder per stage."""
+    """Stages in an order in which they can run; `folder` holds one folder per stage.
+
+    `bases` are the files that it extends, the nearest first.
+    """
 
     name: str
     folder: Path
@@ -75,6 +78,7 @@ class Experiment:
     path: Path = Path()
     about: str = ""
     disk_gb: float = 0.0
+    bases: tuple[Path, ...] = ()
 
 
 def find_experiment(named: str) -> Path:
@@ -126,7 +130,8 @@ def read_experiment(path: Path) -> Experiment:
         portable, inside = needs | gathers | given, (*needs, *gathers)
         share = entry.get("share", 1.0)
         done[name] = Stage(name, notebook, after, params, portable, inside, share)
-    return Experiment(path.stem, folder, done, path, content["about"], content["disk_gb"])
+    about, disk_gb, bases = content["about"], content["disk_gb"], content["bases"]
+    return Experiment(path.stem, folder, done, path, about, disk_gb, bases)
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -181,11 +186,13 @@ def _load(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]]:
         if not isinstance(entry.get("after") or [], list):
             raise UserError(f"{where}: after: expected a list of stages")
     if "extends" not in content:
-        return {**said, "axes": axes, "stages": stages}
-    base = _load(path.parent / str(content["extends"]), (*seen, path))
+        return {**said, "axes": axes, "stages": stages, "bases": ()}
+    extended = path.parent / str(content["extends"])
+    base = _load(extended, (*seen, path))
     known = base["stages"]
     merged = {name: _overlay(known.get(name, {}), entry) for name, entry in stages.items()}
-    return {**said, "axes": base["axes"] | axes, "stages": known | merged}
+    bases = (extended, *base["bases"])
+    return {**said, "axes": base["axes"] | axes, "stages": known | merged, "bases": bases}
 
 
 def _check_keys(content: Any, allowed: tuple[str, ...] | None, where: str) -> None:

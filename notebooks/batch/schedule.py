@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from batch.adopt import adopt
 from batch.changed import changed_notebooks
 from batch.checks import check_files, check_values
 from batch.contents import DONE
@@ -45,6 +46,10 @@ def run_batch(path: Path, stages: list[str], snakemake_options: list[str], jobs:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / ".lock", f"{experiment.name} is running already") as lock:
         reasons = _wanted(experiment, stages_to_run(experiment, prints), stages)
+        if taken := adopt(experiment, prints, reasons):
+            for base, names in taken.items():
+                print(f"{experiment.name}: taken over from {base}: {', '.join(names)}", flush=True)
+            reasons = _wanted(experiment, stages_to_run(experiment, prints), stages)
         if reasons:
             _announce(experiment, reasons)
             _write_plan(experiment, prints, reasons, jobs)

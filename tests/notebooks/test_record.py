@@ -9,6 +9,7 @@ import nbformat
 import pytest
 from toy_workspace import THIRD, Workspace, write_notebook
 
+from batch.adopt import adopt
 from batch.checks import check_files
 from batch.experiment import Experiment, read_experiment
 from batch.fingerprint import fingerprints
@@ -203,3 +204,51 @@ def test_files_that_no_stage_makes_are_looked_for(space, params, message):
     space.stages["second"]["params"] = params
     with pytest.raises(UserError, match=message):
         check_files(space.read())
+
+
+def extended(space, **stages) -> Experiment:
+    """An experiment that extends the one of the workspace, which has run."""
+    path = space.write()
+    other = path.with_name("other.yaml")
+    other.write_text(json.dumps({"extends": path.name, "stages": stages}))
+    return read_experiment(other)
+
+
+def take_over(experiment: Experiment) -> tuple[dict[str, list[str]], dict[str, str]]:
+    experiment.folder.mkdir(parents=True, exist_ok=True)
+    prints = fingerprints(experiment)
+    taken = adopt(experiment, prints, stages_to_run(experiment, prints))
+    return taken, stages_to_run(experiment, prints)
+
+
+def test_what_another_experiment_finished_is_taken_over(space):
+    experiment = extended(space, second={"params": {"TRAIN": {"lr": 0.3}}})
+    taken, left = take_over(experiment)
+    assert [*taken.values()] == [["first"]]
+    assert list(left) == ["second", "third"]
+    assert (experiment.folder / "first" / "metrics.json").exists()
+    assert take_over(experiment)[0] == {}, "once"
+
+
+def test_nothing_is_taken_over_that_is_out_of_date_or_edited_there(space):
+    base = space.read()
+    (base.folder / "first" / "exclusions.csv").write_text("study,reason\n1,by hand\n")
+    assert [*take_over(extended(space))[0].values()] == [["first"]]
+    # `second` was made from the table before it was edited.
+    space.stages["first"].update(params={"N": 3})
+    shutil.rmtree(extended(space).folder)
+    assert take_over(extended(space))[0] == {}
+
+
+def test_large_files_are_linked_and_what_changes_here_changes_nothing_there(space):
+    base = space.read()
+    volume, log = base.folder / "first" / "store" / "a.bin", base.folder / "first" / "log.csv"
+    volume.parent.mkdir()
+    volume.write_bytes(bytes(200_000))
+    log.write_text("step\n1\n")
+    experiment = extended(space)
+    take_over(experiment)
+    assert (experiment.folder / "first" / "store" / "a.bin").samefile(volume)
+    with (experiment.folder / "first" / "log.csv").open("a") as file:
+        file.write("2\n")
+    assert log.read_text() == "step\n1\n"

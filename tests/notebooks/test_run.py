@@ -407,3 +407,18 @@ def test_masks_of_the_study_are_named_as_neutrally_as_the_study(tmp_path, monkey
     assert given["SEGMENTER"] == "precomputed"
     assert not any("smith" in value for value in given.values())
     assert not [path for path in (tmp_path / "out").iterdir() if path.is_symlink()]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("", r'make compare NAMES="demo nocrop"'),
+        ("demo", "two or more"),
+        ("demo smok", r"no experiment 'smok'; did you mean smoke"),
+        ("peers smoke", r"runs/peers/predict holds no predictions: make experiment NAME=peers"),
+    ],
+)
+def test_compare_says_what_it_lacks(names, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(commands, "ROOT", tmp_path)
+    with pytest.raises(UserError, match=message):
+        commands.compare(names, "predict", "")
