@@ -106,3 +106,12 @@ def test_without_fcntl_it_says_where_it_runs():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "pekit runs on Linux and macOS; on Windows, run it in WSL\n"
+
+
+def test_a_home_folder_that_cannot_be_written(notebook, tmp_path, monkeypatch, capsys):
+    """As on a cluster's nodes, or in a container."""
+    monkeypatch.setenv("HOME", "/proc/1/none")
+    for name in ("JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    run_notebook(notebook, tmp_path / "out" / "done.ipynb", {}, cwd=tmp_path, name="toy")
+    assert "Traceback" not in capsys.readouterr().out
