@@ -4,6 +4,7 @@ build.py       make a bundle: `make review`
 index.py       its first page
 notebook.py    an executed notebook as a page
 privacy.py     no path, host name, user name or DICOM UID
+pictures.py    every picture decodes
 bundle.py      layout, files and hashes
 verify.py      check a bundle: `make verify`
 recompute.py   recompute its tables from its predictions

@@ -14,6 +14,7 @@ from pekit.common.files import atomic, file_hash, read_json, write_json
 from pekit.review.bundle import CARD, INDEX, STAGES, SUMS, VERSION, files_of, write_sums
 from pekit.review.index import render_index
 from pekit.review.notebook import notebook_page
+from pekit.review.pictures import damaged_pictures
 from pekit.review.privacy import check_privacy, scrub
 from pekit.tracking.provenance import git_state
 
@@ -58,8 +59,8 @@ def make_review(folder: Path, out: Path, stages: Mapping[str, str], images: bool
             and pages of stages are left out.
 
     Raises:
-        UserError: a stage is not finished, `out` exists and is no bundle, or a file holds something
-            private (`check_privacy`).
+        UserError: a stage is not finished, `out` exists and is no bundle, a file holds something
+            private (`check_privacy`), or a picture does not decode.
     """
     folder, out = Path(folder), Path(out)
     if missing := [stage for stage in stages if not (folder / stage / DONE).exists()]:
@@ -112,6 +113,8 @@ def _fill(bundle: Path, folder: Path, stages: Mapping[str, str], images: bool) -
     )
     (bundle / INDEX).write_text(render_index(bundle), encoding="utf-8")
     check_privacy(bundle)
+    if damaged := damaged_pictures(bundle)[1]:
+        raise UserError(f"{damaged[0]} does not decode: run its stage again")
     write_sums(bundle)
 
 

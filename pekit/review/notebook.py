@@ -15,8 +15,9 @@ from pekit.review.privacy import scrub
 
 LEFT_OUT = "[picture left out]"
 # MIME types of an output that are shown; widgets would need scripts from other hosts.
+SVG = "image/svg+xml"
 _TEXTS = ("text/html", "text/markdown", "text/latex", "text/plain")
-_IMAGES = ("image/png", "image/jpeg", "image/svg+xml")
+_IMAGES = ("image/png", "image/jpeg", "image/gif", SVG)
 _MARKDOWN_IMAGE = re.compile(r"!\[[^\]]*\](\([^)]*\)|\[[^\]]*\])")
 _EMBEDS = re.compile(
     r"<\s*(img|svg|canvas|iframe|script|object|embed|video|picture|input|image)\b|data:|url\(", re.I
@@ -76,6 +77,9 @@ def _data(data: dict[str, Any], images: bool) -> dict[str, Any]:
     """Data of an output by MIME type; without images, only outputs that are text."""
     texts = {kind: scrub(data[kind]) for kind in _TEXTS if kind in data}
     if images:
-        return texts | {kind: data[kind] for kind in _IMAGES if kind in data}
+        pictures = {kind: data[kind] for kind in _IMAGES if kind in data}
+        if SVG in pictures:  # text, not encoded
+            pictures[SVG] = scrub(pictures[SVG])
+        return texts | pictures
     embeds = any(_EMBEDS.search(text) for text in texts.values())
     return {"text/plain": LEFT_OUT} if embeds or set(data) - set(_TEXTS) else texts

@@ -21,20 +21,26 @@ TEXTS = {".csv", ".html", ".json", ".lock", ".sha256", ".txt", ""}
 _GENERIC = {"root", "user", "ubuntu", "admin", "runner", "jovyan", "docker", "test", "demo"}
 
 _PATH = re.compile(
-    # /home/name/data, ~/data/x; not the slashes of a relative path, an address or base64
-    r"(?<![\w.:/<>)\]~…*+-])(?<!base64,)(?:~|file://)?(?:/[\w.@][\w.@^+%=,-]*){2,}/?"
+    # /home/name/data, ~/data/x; not the slashes of a relative path or an address
+    r"(?<![\w.:/<>)\]~…*+-])(?:~|file://)?(?:/[\w.@][\w.@^+%=,-]*){2,}/?"
     # a quoted text that is "/data" or "~/x"
     r"|(?<=[\"'])(?:~/[^\"'\n]*|/[\w.@^+%-]+/?)(?=[\"'])"
     r"|\b[A-Za-z]:(?:\\{1,2}[\w.@^+ -]+)+"  # C:\Users\name
 )
-# Long runs of base64 (embedded pictures) hold slashes. Only a JPEG's run starts with one.
-_ENCODED = re.compile(r"(?<![A-Za-z0-9+/=])(?:/9j/|[A-Za-z0-9+])[A-Za-z0-9+/=]{96,}")
+# Encoded media is no text: base64 holds slashes.
+_MEDIA = re.compile(
+    # A data URI; MIME breaks base64 into lines of 64 or 76 characters.
+    r"data:[\w.+-]+/[\w.+-]+(?:;[\w.=-]+)*;base64,"
+    r"(?:[A-Za-z0-9+/]{76}\s+|[A-Za-z0-9+/]{64}\s+)*[A-Za-z0-9+/=]*"
+    # Long runs of base64 elsewhere. Only a JPEG's run starts with a slash.
+    r"|(?<![A-Za-z0-9+/=])(?:/9j/|[A-Za-z0-9+])[A-Za-z0-9+/=]{96,}"
+)
 _DICOM_UID = re.compile(r"(?<![\w.])[0-2](?:\.\d+){7,}(?![\w.])")
 
 
 def scrub(text: str) -> str:
-    """Replace each absolute path in a text by `[path]`; base64 stays as it is."""
-    pieces = zip_longest(_ENCODED.split(text), _ENCODED.findall(text), fillvalue="")
+    """Replace each absolute path in a text by `[path]`; encoded media stays as it is."""
+    pieces = zip_longest(_MEDIA.split(text), _MEDIA.findall(text), fillvalue="")
     return "".join(_PATH.sub(HIDDEN, outside) + encoded for outside, encoded in pieces)
 
 
@@ -52,7 +58,7 @@ def check_privacy(folder: Path) -> None:
             if re.search(rb"(?<!\w)" + re.escape(secret.encode()) + rb"(?!\w)", content):
                 raise UserError(f"{name} holds {kind}: change the stage that writes it")
         if file.suffix in TEXTS:
-            text = _ENCODED.sub("", content.decode("utf-8", errors="replace"))
+            text = _MEDIA.sub("", content.decode("utf-8", errors="replace"))
             if file.suffix == ".html":
                 text = _without_markup(text)
             for kind, found in (("an absolute path", _PATH), ("a DICOM UID", _DICOM_UID)):

@@ -4,7 +4,7 @@
 
 Recomputes every table that depends only on predictions in the bundle and compares all cells.
 Compares the tables in index.html with the files, the split with its hash, and every file with
-SHA256SUMS. Other numbers, such as losses and timings, are listed as not checked.
+SHA256SUMS; decodes every picture. Other numbers, such as losses and timings, are listed as not checked.
 Exit status 1 if anything differs, or if nothing could be recomputed.
 """
 
@@ -29,6 +29,7 @@ from pekit.review.bundle import (
     stage_json,
 )
 from pekit.review.index import render_index, tables_shown
+from pekit.review.pictures import damaged_pictures
 from pekit.review.recompute import Check, table_checks
 from pekit.tracking.provenance import git_state
 
@@ -44,7 +45,7 @@ def verify(bundle: Path) -> list[Check]:
     """
     bundle = Path(bundle)
     card = read_card(bundle)
-    checks = [_files(bundle), *_split(bundle, card), *_inputs(bundle, card)]
+    checks = [_files(bundle), _pictures(bundle), *_split(bundle, card), *_inputs(bundle, card)]
     recomputed: set[str] = set()
     for stage, about in card["stages"].items():
         checks += _predictions(bundle, stage, about)
@@ -59,12 +60,22 @@ def verify(bundle: Path) -> list[Check]:
 
 
 def _files(bundle: Path) -> Check:
-    problems = check_sums(bundle)
-    if problems:
-        more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        return Check(SUMS, False, ", ".join(problems[:SHOWN]) + more)
+    if problems := check_sums(bundle):
+        return Check(SUMS, False, _some(problems))
     own = file_hash(bundle / SUMS)
     return Check(SUMS, True, f"{len(files_of(bundle))} files; the bundle's own hash is {own}")
+
+
+def _pictures(bundle: Path) -> Check:
+    number, damaged = damaged_pictures(bundle)
+    if damaged:
+        return Check("pictures", False, f"{len(damaged)} do not decode: {_some(damaged)}")
+    return Check("pictures", True, f"all {number} decode")
+
+
+def _some(problems: list[str]) -> str:
+    more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    return ", ".join(problems[:SHOWN]) + more
 
 
 def _split(bundle: Path, card: Mapping) -> Iterator[Check]:

@@ -15,7 +15,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from browser import browser
+from browser import browser, faults
 
 from batch.experiment import read_experiment
 from data_prep.phantom import crop_truth
@@ -83,15 +83,34 @@ def test_it_ends_with_a_table_and_the_report(chain):
     assert "runs/chain/report/report.html" in chain
 
 
-def test_the_chain_can_be_handed_over_and_verified(chain, tmp_path):
+@pytest.fixture(scope="module")
+def bundle(chain, tmp_path_factory):
     stages = read_experiment(ROOT / "tests" / "notebooks" / "chain.yaml").stages
     notebooks = {name: stage.notebook.name for name, stage in stages.items()}
-    review = make_review(RUNS, tmp_path / "review", notebooks)
-    checks = verify(review.folder)
+    return make_review(RUNS, tmp_path_factory.mktemp("handed") / "review", notebooks).folder
+
+
+def test_the_chain_can_be_handed_over_and_verified(bundle):
+    checks = verify(bundle)
     assert [check.name for check in checks if check.equal is False] == []
     tables = [check.name for check in checks if check.equal and check.name.endswith(".csv")]
     recomputed = {name.split("/")[1] for name in tables if "/tables/" in name}
     assert recomputed == {"evaluate", "tables"}
+
+
+def test_every_page_that_is_handed_over_shows_its_pictures(bundle):
+    pages = sorted(bundle.rglob("*.html"))
+    assert {"index.html", "notebook.html", "report.html", "study.html", "viewer.html"} == {
+        page.name for page in pages
+    }
+    with browser(1200) as (tab, asked):
+        assert [fault for page in pages for fault in faults(tab, page)] == []
+        viewers = 0
+        for stage in ("viewer", "predict_study"):
+            tab.goto((bundle / "stages" / stage / "notebook.html").as_uri())
+            viewers += tab.locator("iframe").count()
+        assert viewers == 2, "the check looks into them"
+    assert [address for address in asked if not address.startswith(("file:", "data:"))] == []
 
 
 def test_study_heads_give_the_nine_exam_labels(chain):

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,20 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
+
+
+# In a page or a frame: pictures that did not load, and canvases of (almost) one colour.
+BROKEN = """
+() => {
+  const images = [...document.images].filter((image) => !(image.complete && image.naturalWidth));
+  const blank = [...document.querySelectorAll("canvas")].filter((canvas) => {
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    return new Set(new Uint32Array(data.buffer)).size < 50;
+  });
+  return [...images.map((i) => `broken image: ${i.alt}`), ...blank.map((c) => `blank: #${c.id}`)];
+}
+"""
+WAIT_MS = 10_000
 
 
 @contextmanager
@@ -32,3 +47,31 @@ def browser(width: int) -> Iterator[tuple]:
             yield tab, asked
         finally:  # else a test that fails here waits for minutes
             chromium.close()
+
+
+def faults(tab, page: Path) -> list[str]:
+    """Open a page of the kit: errors in the console, broken images and blank canvases, if any.
+
+    Every slice viewer in the page is scrolled to and waited for.
+    """
+    found: list[str] = []
+    listeners = {
+        "console": lambda message: found.append(f"console: {message.text}"),
+        "pageerror": lambda error: found.append(f"error: {error}"),
+    }
+    for event, listener in listeners.items():
+        tab.on(event, listener)
+    tab.goto(page.as_uri(), wait_until="load")
+    tab.evaluate("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
+    try:
+        tab.wait_for_function("[...document.images].every(i => i.complete)", timeout=WAIT_MS)
+        for frame in tab.locator("iframe").all():
+            frame.scroll_into_view_if_needed()
+            frame.content_frame.locator("canvas[data-z]").wait_for(timeout=WAIT_MS)
+    except Exception as error:  # a playwright.sync_api.TimeoutError, imported only where installed
+        found.append(str(error).split("\n")[0])
+    for frame in tab.frames:
+        found += frame.evaluate(BROKEN)
+    for event, listener in listeners.items():
+        tab.remove_listener(event, listener)
+    return [f"{page.name}: {fault}" for fault in found]

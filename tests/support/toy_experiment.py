@@ -128,7 +128,8 @@ def _executed(stage: str) -> nbformat.NotebookNode:
     tables = pd.DataFrame({"part": ["train"], "studies": [4]}).to_html()
     embedded = f'<table><tr><td><img src="data:image/png;base64,{code}"></td></tr></table>'
     widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "bar"}
-    view = StudyView("toy", np.zeros((3, 32, 32), np.int16), (2, 1, 1), {"hop1": [0, 1, 0]})
+    noise = np.random.default_rng(1).integers(-100, 400, (3, 32, 32), dtype=np.int16)
+    view = StudyView("toy", noise, (2, 1, 1), {"hop1": [0, 1, 0]})
     viewer = {"text/html": slice_viewer(view)._repr_html_(), "text/plain": "Viewer(...)"}
     outputs = [
         new_output("stream", name="stderr", text="/home/smith/kit/a.py:5: UserWarning: odd\n"),

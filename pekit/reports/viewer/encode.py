@@ -37,9 +37,9 @@ def shrink(planes: np.ndarray, side: int | None) -> np.ndarray:
 
 
 def jpeg(plane: np.ndarray, quality: int = QUALITY) -> str:
-    """A plane `(Y, X)` uint8 as a grey JPEG in base64."""
+    """A plane `(Y, X)` uint8 as a grey JPEG: a data URI, so that it can be told from text."""
     _, coded = cv2.imencode(".jpg", plane, (cv2.IMWRITE_JPEG_QUALITY, quality))
-    return base64.b64encode(coded.tobytes()).decode("ascii")
+    return f"data:image/jpeg;base64,{base64.b64encode(coded.tobytes()).decode('ascii')}"
 
 
 def outlines(mask: np.ndarray) -> list[list[list[int]]]:

@@ -17,10 +17,10 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 
 // Images: decoded when first needed, kept with one byte per pixel.
 const decoded = new Map();
-async function bytes(key, code) {
+async function bytes(key, address) {
   if (!decoded.has(key)) {
     const image = new Image();
-    image.src = `data:image/jpeg;base64,${code}`;
+    image.src = address;
     decoded.set(key, image.decode().then(() => {
       const canvas = new OffscreenCanvas(study.columns, study.rows);
       const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -32,12 +32,12 @@ async function bytes(key, code) {
   return decoded.get(key);
 }
 const slice = (z) => {
-  const code = study.images[z - study.z0];
-  return code ? bytes(`slice ${z}`, code) : null;
+  const address = study.images[z - study.z0];
+  return address ? bytes(`slice ${z}`, address) : null;
 };
 const map = (z) => {
-  const code = (study.maps[shown.hop] || {})[z];
-  return code ? bytes(`map ${shown.hop} ${z}`, code) : null;
+  const address = (study.maps[shown.hop] || {})[z];
+  return address ? bytes(`map ${shown.hop} ${z}`, address) : null;
 };
 
 // Table from grey level to pixel in a window.
@@ -77,7 +77,13 @@ function coloured(levels, table) {
 let latest = 0;
 async function draw() {
   const turn = ++latest;
-  const [grey, attribution] = await Promise.all([slice(shown.z), map(shown.z)]);
+  let grey, attribution;
+  try {
+    [grey, attribution] = await Promise.all([slice(shown.z), map(shown.z)]);
+  } catch (error) {
+    $("state").textContent = `slice ${shown.z}: its image is damaged`;
+    throw error;
+  }
   if (turn !== latest) return; // the user has moved on
   const canvas = $("image");
   const scale = window.devicePixelRatio || 1;

@@ -392,5 +392,5 @@ def test_shrinking_keeps_proportions():
     assert encode.shrink(planes, 200) is planes
     share = encode.attribution_share(np.array([[0.0, -2.0], [1.0, 2.0]]))
     assert share.tolist() == [[0, 255], [128, 255]]
-    coded = np.frombuffer(base64.b64decode(encode.jpeg(share)), np.uint8)
+    coded = np.frombuffer(base64.b64decode(encode.jpeg(share).split(",")[1]), np.uint8)
     assert cv2.imdecode(coded, cv2.IMREAD_UNCHANGED).shape == (2, 2)

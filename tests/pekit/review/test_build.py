@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from browser import browser
+from browser import browser, faults
 from PIL import Image
 from toy_experiment import SLICE, STAGES, png, toy_experiment
 
@@ -160,6 +160,12 @@ def test_texts_hold_no_path(experiment, bundles):
         ("../runs/demo/hop1 and a/b/c, 1/2/3 and n/a", None),
         ("https://example.org/a/b </td></tr> <br/>", None),
         ("data:image/jpeg;base64,/9j/4AAQ/SkZJ", None),
+        (f"['data:image/webp;base64,{'/ab/cd+e' * 8}\n/ef/gh==']", None),  # in lines, as of MIME
+        (f"url(data:font/woff2;charset=utf-8;base64,{'/ab/cd+e' * 3})", None),
+        (
+            '"data:image/png;base64,iVBO" in "/home/smith/x"',
+            f'"data:image/png;base64,iVBO" in "{HIDDEN}"',
+        ),
         ('hop.replace(/^hop/, "hop ")', None),
         (f"&quot;/9j/{'4AAQSkZJRg/' * 10}&quot;", None),  # a JPEG in base64
         (f'"/home/{"smith/" * 20}x"', f'"{HIDDEN}"'),
@@ -199,6 +205,12 @@ def test_a_study_that_is_not_hashed_stops_it(copy):
     with pytest.raises(UserError, match=r"predictions.parquet: column StudyInstanceUID"):
         make_review(copy, copy / "review", {"predict": STAGES["predict"]})
     assert not list(copy.glob("*review*")), "nothing is left half written"
+
+
+def test_a_picture_that_does_not_decode_stops_it(copy):
+    (copy / "hop1" / "figures" / "loss.png").write_bytes(png(SLICE)[:500])
+    with pytest.raises(UserError, match=r"hop1/figures/loss.png does not decode: run its stage"):
+        make_review(copy, copy / "review", {"hop1": STAGES["hop1"]})
 
 
 def test_a_page_that_loads_from_another_host_stops_it(copy):
@@ -273,14 +285,12 @@ def test_opens_from_disk_with_no_request(bundles, tmp_path, images):
     bundle = bundles[images]
     pages = sorted(bundle.rglob("*.html"))
     with browser(1200) as (tab, asked):
-        complaints: list[str] = []
-        tab.on("console", lambda message: complaints.append(message.text))
-        tab.on("pageerror", lambda error: complaints.append(str(error)))
         for page in pages:
             for width in (420, 1200):
                 tab.set_viewport_size({"width": width, "height": 800})
                 tab.goto(page.as_uri(), wait_until="load")
                 assert tab.evaluate("document.documentElement.scrollWidth") <= width, page
+        assert [fault for page in pages for fault in faults(tab, page)] == []
         assert len(pages) == len(STAGES) + 1 + images
         tab.goto((bundle / "index.html").as_uri())
         assert tab.locator("h1").inner_text() == "toy: review bundle"
@@ -300,7 +310,6 @@ def test_opens_from_disk_with_no_request(bundles, tmp_path, images):
             viewer = tab.locator("iframe").content_frame
             viewer.locator('#image[data-z="1"]').wait_for()  # set when the slice is drawn
         assert tab.locator("iframe").count() == images
-    assert complaints == []
     assert [address for address in asked if not address.startswith(("file:", "data:"))] == []
 
 

@@ -55,7 +55,8 @@ def test_a_bundle_as_it_was_made(bundle, capsys):
     equal = {name for name, word in said.items() if word == "equal"}
     tables = {f"stages/evaluate/tables/{p.name}" for p in bundle.glob("stages/evaluate/tables/*")}
     assert len(tables) > 8
-    assert tables | {"stages/evaluate/table.csv", "SHA256SUMS", "index.html"} <= equal
+    named = {"stages/evaluate/table.csv", "SHA256SUMS", "index.html", "pictures"}
+    assert tables | named <= equal
     assert {"stages/prepare/split.csv", "evaluate, input predict"} <= equal
     assert {f"stages/evaluate/predictions.parquet, {m}" for m in ("hop 1", "control")} <= equal
     assert set(said) - equal == {"log.csv, metrics.json and notebook.html of each stage"}
@@ -157,6 +158,34 @@ def test_files_that_are_changed_missing_or_new(bundle, tables_taken):
         "stages/hop1/figures/loss.png has changed, stages/hop1/log.csv is missing, "
         "stages/hop1/more.txt is not listed"
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "pictures"),
+    [("jpeg", "/9j/", 3), ("png", "iVBORw0KGgo", 3)],  # slices of the viewer; cells and outputs
+)
+def test_pictures_that_do_not_decode(bundle, tables_taken, kind, first, pictures):
+    """As where a path is sought in base64, and hidden."""
+    page = bundle / "stages" / "hop1" / "notebook.html"
+    code = rf"(?<=data:image/{kind};base64,){first}[\w+/]+=*"
+    text, number = re.subn(code, "[path]", page.read_text())
+    assert number == pictures
+    page.write_text(text)
+    write_sums(bundle)
+    found = failed(bundle)
+    assert set(found) == {"pictures"}
+    assert found["pictures"].startswith(
+        f"{pictures} do not decode: stages/hop1/notebook.html (pict"
+    )
+    assert main([str(bundle)]) == 1
+
+
+def test_a_picture_that_is_cut_short(bundle, tables_taken):
+    figure = bundle / "stages" / "hop1" / "figures" / "loss.png"
+    figure.write_bytes(figure.read_bytes()[:-2000])
+    write_sums(bundle)
+    text = "1 do not decode: stages/hop1/figures/loss.png"
+    assert failed(bundle) == {"pictures": text}
 
 
 def test_predictions_that_cannot_be_evaluated(bundle):
