@@ -35,7 +35,6 @@ COLUMNS = ("stage", "level", "seed", STUDY, "z", "part", SLICE_LABEL)
 STEP_COLUMNS = (
     "level", "table", "row", "against", "metric", "difference", "low", "high", "p_by_seed", "note",
 )  # fmt: skip
-_ORDER = {"held-out": 0, "paper": 1, BOTH: 2}
 
 
 class AblationSettings(EvaluationSettings):
@@ -88,7 +87,7 @@ def ablation(predictions: pd.DataFrame, settings: AblationSettings) -> dict[str,
                 pair = (by_source[rows[name]]["held-out"] for name in (before, row))
                 steps += [key | metric for metric in _step_rows(*pair)]
     arms = pd.DataFrame(arms)
-    order = arms["protocol"].map(_ORDER)
+    order = arms["protocol"].map([*PROTOCOLS, BOTH].index)
     in_order = arms.assign(order=order).sort_values(["table", "level", "order"], kind="stable")
     return {
         "summary": summary(in_order, ["table", "level", "protocol", "row", "seeds"]),

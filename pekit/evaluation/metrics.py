@@ -25,8 +25,8 @@ from pekit.evaluation.published import PAPER_PREVALENCE
 COLUMNS = ("value", "low", "high", "note")
 # PPV and F1 at the paper's prevalence, to read beside the paper's.
 PPV_AT, F1_AT = (f"{name} at {100 * PAPER_PREVALENCE:.0f} %" for name in ("PPV", "F1"))
-# Study metrics in the order of tables I to IV; the paper has no AUROC.
-SUMMARY = ("sensitivity", "specificity", "PPV", "NPV", "F1", PPV_AT, F1_AT, "AUROC")
+# Study metrics that people read, the two of most tables first; the paper has no AUROC.
+SUMMARY = ("F1", "AUROC", F1_AT, "sensitivity", "specificity", "PPV", "NPV", PPV_AT)
 Q_WEIGHTED = "q-weighted AUROC"
 
 

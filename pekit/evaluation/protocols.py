@@ -21,7 +21,7 @@ import pandas as pd
 from pekit.common.errors import UserError
 from pekit.voting import Vote, best_vote, study_scores
 
-PROTOCOLS = ("paper", "held-out")
+PROTOCOLS = ("held-out", "paper")  # in the order of tables: the one to quote first
 
 
 @dataclass(frozen=True)

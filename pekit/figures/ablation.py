@@ -30,6 +30,7 @@ def ablation_forest(
         figsize=(3 * len(_SHOWN) + 1.2, (0.36 * len(rows) + 0.8) * len(levels) + 1.0),
         layout="constrained",
         patient=False,
+        caption="Each variant with its interval, and published results",
     )
     grid = figure.subplots(len(levels), len(_SHOWN), squeeze=False, sharey=True, sharex="col")
     for axes, level in zip(grid, levels, strict=True):

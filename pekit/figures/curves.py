@@ -13,12 +13,13 @@ from pekit.common.errors import UserError
 from pekit.dataset.schema import SLICE_LABEL
 from pekit.figures.base import (
     CLOT,
-    HOP_COLOURS,
     SKY,
     TRUTH,
     KitFigure,
     check_columns,
     grid_of_axes,
+    hop_style,
+    label_outer,
     plain,
 )
 from pekit.figures.overlays import draw_contour, draw_heat, draw_image, mark_sides
@@ -57,13 +58,13 @@ def slice_curves(
         sharex=False,
         layout="constrained",
         patient=False,
+        caption="Slice probability along the study, by hop",
     )
     votes = _by_hop(vote, hops)
     for ax, study in zip(axes, studies, strict=True):
         _draw_curves(ax, predictions[predictions.StudyInstanceUID == study], votes)
     _add_legend(figure, predictions, votes)
-    figure.supxlabel("slice z (feet to head)", fontsize=9)
-    figure.supylabel("probability of PE", fontsize=9)
+    label_outer(axes, "slice z (feet to head)", "probability of PE")
     return figure
 
 
@@ -97,9 +98,11 @@ def study_case(
         curve = figure.subplots()
     else:
         figure, curve = _with_images(rows, slices, slice_hu, attributions or {}, clot)
+    what = "top slices, what each hop used of them, and curve" if with_images else "curve"
+    figure.caption = f"Study {rows.StudyInstanceUID.iloc[0]}: {what}"
     _draw_curves(curve, rows, dict(votes))
     for z in slices:
-        curve.axvline(z, color="black", ls=":", lw=1)
+        curve.axvline(z, color="0.4", lw=0.8)
     curve.set_xlabel(
         "slice z (feet to head)" + (f"; above: {caption}" if with_images and caption else "")
     )
@@ -161,10 +164,10 @@ def _draw_curves(ax: Axes, rows: pd.DataFrame, votes: Mapping[str, Vote | None])
         ax.fill_between(rows.z, rows[SLICE_LABEL], step="mid", color=TRUTH, alpha=0.25, lw=0)
         title += ": PE" if rows[SLICE_LABEL].any() else ": no PE"
     for i, (hop, vote) in enumerate(votes.items()):
-        colour = HOP_COLOURS[i % len(HOP_COLOURS)]
-        ax.plot(rows.z, rows[hop], color=colour, lw=1.4)
+        style = hop_style(i)
+        ax.plot(rows.z, rows[hop], lw=1.6, **style)
         if vote is not None:
-            ax.axhline(vote.delta, color=colour, ls="--", lw=0.8)
+            ax.axhline(vote.delta, color=style["color"], ls=":", lw=1)
             positive = vote_study(rows[hop].to_numpy(), vote)
             title += f", {hop} {'positive' if positive else 'negative'}"
     ax.set_title(title, fontsize=9, loc="left")
@@ -176,14 +179,11 @@ def _draw_curves(ax: Axes, rows: pd.DataFrame, votes: Mapping[str, Vote | None])
 def _add_legend(
     figure: Figure, rows: pd.DataFrame, votes: Mapping[str, Vote | None], clots: bool = False
 ) -> None:
-    handles = [
-        Line2D([], [], color=HOP_COLOURS[i % len(HOP_COLOURS)], label=hop)
-        for i, hop in enumerate(votes)
-    ]
+    handles = [Line2D([], [], lw=1.6, label=hop, **hop_style(i)) for i, hop in enumerate(votes)]
     if SLICE_LABEL in rows:
         handles.append(Patch(color=TRUTH, alpha=0.25, lw=0, label="slices with PE (truth)"))
     if any(v is not None for v in votes.values()):
-        handles.append(Line2D([], [], color="grey", ls="--", lw=0.8, label="delta of the vote"))
+        handles.append(Line2D([], [], color="0.3", ls=":", lw=1, label="delta of the vote"))
     if clots:
         handles.append(Line2D([], [], color=CLOT, lw=1, label="clot"))
         handles.append(Line2D([], [], color=SKY, lw=1, label="clot, over attribution"))

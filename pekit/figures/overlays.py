@@ -15,6 +15,7 @@ from matplotlib.patheffects import withStroke
 from pekit.figures.base import BOX, CLOT, HULL, LANDMARK, check_columns
 
 _OUTLINE = [withStroke(linewidth=1.5, foreground="black")]
+_EDGE = [withStroke(linewidth=2.8, foreground="black")]  # of lines: seen on every grey
 NEAR_MM = 5.0  # a landmark is drawn on slices within this distance
 
 
@@ -31,6 +32,7 @@ def draw_image(
     bottom, top = (
         (-dy / 2, (rows - 0.5) * dy) if origin == "lower" else ((rows - 0.5) * dy, -dy / 2)
     )
+    ax.set_facecolor("black")  # air, where something is drawn outside the image
     ax.imshow(
         image,
         cmap="gray",
@@ -48,7 +50,8 @@ def draw_contour(ax: Axes, mask: np.ndarray, spacing: Sequence[float], colour: s
         padded = np.pad(np.asarray(mask, dtype=np.float32), 1)
         x = np.arange(-1, mask.shape[1] + 1) * spacing[1]
         y = np.arange(-1, mask.shape[0] + 1) * spacing[0]
-        ax.contour(x, y, padded, levels=[0.5], colors=[colour], linewidths=1)
+        lines = ax.contour(x, y, padded, levels=[0.5], colors=[colour], linewidths=1.2)
+        lines.set_path_effects(_EDGE)
 
 
 def draw_box(
@@ -57,7 +60,7 @@ def draw_box(
     """Draw the crop box from start and stop voxels of rows and columns."""
     corner = ((columns[0] - 0.5) * spacing[1], (rows[0] - 0.5) * spacing[0])
     size = ((columns[1] - columns[0]) * spacing[1], (rows[1] - rows[0]) * spacing[0])
-    ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor=BOX, lw=1.4))
+    ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor=BOX, lw=1.4, path_effects=_EDGE))
 
 
 def draw_landmarks_near(
@@ -65,20 +68,66 @@ def draw_landmarks_near(
 ) -> None:
     """Draw the landmarks near slice `z`, with their names."""
     near = (landmarks.z - z).abs() * spacing[0] <= max(NEAR_MM, spacing[0] / 2)
-    for point in present_landmarks(landmarks[near]).itertuples():
-        draw_point(ax, point.x * spacing[2], point.y * spacing[1], fill(point.name, 18))
+    points = present_landmarks(landmarks[near])
+    names = [fill(name, 18) for name in points.name]
+    draw_points(ax, points.x * spacing[2], points.y * spacing[1], names, gap=0.17)
 
 
-def draw_point(ax: Axes, x: float, y: float, text: str) -> None:
-    """Draw a cross with a text beside it; x and y in the units of the axes."""
-    ax.plot(x, y, "+", color=LANDMARK, ms=7, mew=1.5, path_effects=_OUTLINE)
-    # The text points away from the middle, so that left and right names do not overlap.
-    right = x > sum(ax.get_xlim()) / 2
-    label = ax.annotate(
-        text, (x, y), (4 if right else -4, 3), textcoords="offset points", fontsize=7,
-        ha="left" if right else "right", color=LANDMARK, path_effects=_OUTLINE, clip_on=True,
+def draw_points(
+    ax: Axes,
+    x: Sequence[float],
+    y: Sequence[float],
+    names: Sequence[str],
+    gap: float,
+    beside: bool = False,
+) -> None:
+    """Draw a cross at each point; a thin line leads to its name, at the left or right of the image.
+
+    Args:
+        x, y: in the units of the axes.
+        names: one per point; none overlaps another.
+        gap: smallest distance between names, as a share of the image's height.
+        beside: the names stand beside the image, not in it.
+    """
+    points = pd.DataFrame({"x": list(x), "y": list(y), "name": list(names)})
+    if points.empty:
+        return
+    low, high = sorted(ax.get_ylim())
+    middle = points["x"].median() if len(points) > 1 else sum(ax.get_xlim()) / 2
+    colour = "black" if beside else LANDMARK
+    for right, rows in points.groupby(points["x"] > middle):
+        rows = rows.sort_values("y")
+        step, margin = gap * (high - low), 0.4 * gap * (high - low)
+        heights = spread(rows["y"].to_numpy(), step, low + margin, high - margin)
+        at = (1.03 if right else -0.03) if beside else (0.98 if right else 0.02)
+        for row, height in zip(rows.itertuples(), heights, strict=True):
+            ax.annotate(
+                row.name, (row.x, row.y), (at, height), textcoords=ax.get_yaxis_transform(),
+                ha="left" if right == beside else "right", va="center",
+                fontsize=8 if beside else 7, color=colour,
+                path_effects=None if beside else _OUTLINE,
+                arrowprops={"arrowstyle": "-", "color": LANDMARK, "lw": 0.7, "shrinkA": 1,
+                            "path_effects": _OUTLINE},
+            )  # fmt: skip
+    ax.plot(
+        points["x"], points["y"], "+", color=LANDMARK, ms=7, mew=1.5, path_effects=_OUTLINE,
+        clip_on=False,
     )  # fmt: skip
-    label.set_in_layout(False)
+
+
+def spread(values: np.ndarray, gap: float, low: float, high: float) -> np.ndarray:
+    """Places near ascending values, at least `gap` apart, from `low` to `high`.
+
+    If they do not fit, they have equal distances.
+    """
+    places = np.clip(values.astype(np.float64), low, high)
+    gap = min(gap, (high - low) / max(len(places) - 1, 1))
+    for i in range(1, len(places)):
+        places[i] = max(places[i], places[i - 1] + gap)
+    places[-1] = min(places[-1], high)
+    for i in range(len(places) - 2, -1, -1):
+        places[i] = min(places[i], places[i + 1] - gap)
+    return places
 
 
 def present_landmarks(landmarks: pd.DataFrame) -> pd.DataFrame:

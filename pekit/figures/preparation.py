@@ -44,7 +44,9 @@ def audit_overview(table: pd.DataFrame) -> Figure:
         raise UserError(f"unknown status {sorted(unknown)[0]!r}")
     if table["slices"].isna().all():
         raise UserError("no study could be read: see the reasons in the table")
-    figure = KitFigure(figsize=(10, 3.6), layout="constrained", patient=False)
+    figure = KitFigure(
+        figsize=(10, 3.6), layout="constrained", patient=False, caption="Sizes of the studies"
+    )
     where, counts = figure.subplots(1, 2, width_ratios=(3, 2))
     bins = np.histogram_bin_edges(table["slices"].dropna().astype(float), bins=20)
     parts = {name: rows for name, rows in table.groupby("status") if len(rows)}
@@ -102,7 +104,8 @@ def crop_gain(
     if not len(z_indices) or not all(z0 <= z < z1 for z in z_indices):
         raise UserError(f"z_indices {list(z_indices)}: choose slices in {z0}..{z1 - 1}")
     n = len(z_indices)
-    figure, axes = grid_of_axes(2 * n, columns=n, width=2.8, height=3.0)
+    caption = "Lungs and heart in whole slices, and below in their crops, as the network sees them"
+    figure, axes = grid_of_axes(2 * n, columns=n, width=2.8, height=3.0, caption=caption)
     for above, below, z in zip(axes[:n], axes[n:], z_indices, strict=True):
         whole = _grey(volume_hu[z], window)
         for mask, colour in ((lungs[z], BLUE), (heart[z], RED)):
@@ -152,7 +155,9 @@ def volume_ratio_histogram(ratios: np.ndarray | pd.Series) -> Figure:
     values = np.asarray(ratios, dtype=np.float64)
     if not len(values) or not ((values >= 0) & (values <= 1)).all():
         raise UserError("volume ratios: give one or more, all in [0, 1], without failed studies")
-    figure = KitFigure(figsize=(6, 3.2), layout="constrained", patient=False)
+    figure = KitFigure(
+        figsize=(6, 3.2), layout="constrained", patient=False, caption="How much the crop leaves"
+    )
     ax = figure.subplots()
     ax.hist(100 * values, bins=np.arange(0, 102.5, 2.5), color=BLUE, edgecolor="white", lw=0.4)
     mean = 100 * values.mean()
@@ -177,7 +182,7 @@ def landmark_presence(table: pd.DataFrame) -> Figure:
     names = _known_landmarks(table)
     found = table[table.present].groupby("name").StudyInstanceUID.nunique()
     share = 100 * found.reindex(names, fill_value=0) / table.StudyInstanceUID.nunique()
-    figure, ax = _landmark_rows(names)
+    figure, ax = _landmark_rows(names, "Studies in which each landmark was found")
     ax.barh(names, share, color=BLUE)
     ax.bar_label(ax.containers[0], fmt="%.0f", padding=2, fontsize=8)
     ax.set(xlabel="studies with the landmark (%)", xlim=(0, 106))
@@ -197,7 +202,7 @@ def landmark_errors(table: pd.DataFrame) -> Figure:
     if table.error_mm.isna().any():
         raise UserError("error_mm has NaN: leave out landmarks that are absent in a study")
     names = _known_landmarks(table)
-    figure, ax = _landmark_rows(names)
+    figure, ax = _landmark_rows(names, "Error of each landmark")
     low, middle, high = (
         table.groupby("name").error_mm.quantile(q)[names] for q in (0.25, 0.5, 0.75)
     )
@@ -210,8 +215,9 @@ def landmark_errors(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _landmark_rows(names: list[str]) -> tuple[Figure, Axes]:
-    figure = KitFigure(figsize=(7, 0.24 * len(names) + 1.1), layout="constrained", patient=False)
+def _landmark_rows(names: list[str], caption: str) -> tuple[Figure, Axes]:
+    size = (7, 0.24 * len(names) + 1.1)
+    figure = KitFigure(figsize=size, layout="constrained", patient=False, caption=caption)
     ax = figure.subplots()
     ax.set_yticks(range(len(names)), names, fontsize=8)
     ax.invert_yaxis()

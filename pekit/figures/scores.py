@@ -12,11 +12,13 @@ from sklearn.metrics import auc, roc_curve
 from pekit.common.errors import UserError
 from pekit.figures.base import (
     BLUE,
-    HOP_COLOURS,
+    HOP_MARKERS,
     ORANGE,
     KitFigure,
     check_columns,
     grid_of_axes,
+    hop_style,
+    label_outer,
     plain,
 )
 
@@ -43,7 +45,10 @@ def roc_curves(
     """
     panels = 1 if theirs is None else 2
     figure = KitFigure(
-        figsize=(5, 5) if theirs is None else (11.5, 4.8), layout="constrained", patient=False
+        figsize=(5, 5.6) if theirs is None else (11.5, 5.2),
+        layout="constrained",
+        patient=False,
+        caption="ROC curves of the studies",
     )
     axes = figure.subplots(1, panels, squeeze=False)[0]
     axes[0].plot([0, 1], [0, 1], color="grey", lw=0.8, ls=":")
@@ -52,7 +57,7 @@ def roc_curves(
             raise UserError(f"{name}: a ROC curve needs studies with PE and studies without")
         false_alarms, found, _ = roc_curve(truth, score)
         area = auroc[name] if auroc is not None else f"{auc(false_alarms, found):.3f}"
-        style = {"color": HOP_COLOURS[i % len(HOP_COLOURS)], "ls": "-" if i < 4 else "-."}
+        style = hop_style(i)
         label = f"{name}: AUROC {area}"
         for ax in axes:
             ax.plot(false_alarms, found, label=label, **style)
@@ -62,7 +67,10 @@ def roc_curves(
                 ax.plot(*dot, "o", color=style["color"], mec="black", zorder=3)
     axes[0].set(aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     covers = None if auroc is None else "95 % intervals over studies"
-    axes[0].legend(frameon=False, loc="lower right", fontsize=9, title=covers, title_fontsize=9)
+    axes[0].legend(  # below, where no curve is
+        frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), fontsize=9, title=covers,
+        title_fontsize=9, handlelength=3.2,
+    )  # fmt: skip
     for ax in axes:
         ax.set(xlabel="1 - specificity", ylabel="sensitivity")
     if theirs is not None:
@@ -109,7 +117,14 @@ def confusion_tables(tables: Mapping[str, np.ndarray], columns: int = 4) -> Figu
     for name, table in tables.items():
         if np.shape(table) != (2, 2):
             raise UserError(f"{name}: a confusion table is 2x2, not {np.shape(table)}")
-    figure, axes = grid_of_axes(len(tables), columns=columns, width=2.6, height=2.7, patient=False)
+    figure, axes = grid_of_axes(
+        len(tables),
+        columns=columns,
+        width=2.6,
+        height=2.7,
+        patient=False,
+        caption="Verdicts against the truth: counts of studies",
+    )
     for ax, (name, counts) in zip(axes, tables.items(), strict=True):
         counts = np.asarray(counts)
         share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -121,8 +136,7 @@ def confusion_tables(tables: Mapping[str, np.ndarray], columns: int = 4) -> Figu
         ax.set_xticks([0, 1], ["negative", "positive"])
         ax.set_yticks([0, 1], ["no PE", "PE"])
         ax.set_title(name, fontsize=10)
-    figure.supxlabel("verdict", fontsize=9)
-    figure.supylabel("truth", fontsize=9)
+    label_outer(axes, "verdict", "truth")
     return figure
 
 
@@ -139,20 +153,27 @@ def reliability_curves(table: pd.DataFrame) -> Figure:
     columns = ("model", "forecast", "bin_low", "bin_high", "slices", "predicted", "value", "low")
     check_columns(table, (*columns, "high"))
     models = list(dict.fromkeys(table["model"]))
-    figure = KitFigure(figsize=(3.4 * len(models) + 0.6, 4.6), layout="constrained", patient=False)
+    figure = KitFigure(
+        figsize=(3.4 * len(models) + 0.6, 4.6),
+        layout="constrained",
+        patient=False,
+        caption="Calibration: share of slices with PE by predicted probability",
+    )
     axes = figure.subplots(
         2, len(models), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1)
     )
-    forecasts = dict(zip(dict.fromkeys(table["forecast"]), (BLUE, ORANGE), strict=False))
+    forecasts = dict(
+        zip(dict.fromkeys(table["forecast"]), ((BLUE, "o-"), (ORANGE, "s--")), strict=False)
+    )
     for model, (curve, counts) in zip(models, axes.T, strict=True):
         curve.plot([0, 1], [0, 1], color="grey", lw=0.8, ls=":")
-        for i, (forecast, colour) in enumerate(forecasts.items()):
+        for i, (forecast, (colour, line)) in enumerate(forecasts.items()):
             rows = table[(table["model"] == model) & (table["forecast"] == forecast)]
             seen = rows[rows["slices"] > 0]
             # With few studies a percentile interval may not contain the value.
             errors = np.abs([seen["value"] - seen["low"], seen["high"] - seen["value"]])
             curve.errorbar(
-                seen["predicted"], seen["value"], errors, fmt="o-", color=colour, ms=4, lw=1.2,
+                seen["predicted"], seen["value"], errors, fmt=line, color=colour, ms=4, lw=1.2,
                 elinewidth=0.8, capsize=2, label=forecast,
             )  # fmt: skip
             width = (rows["bin_high"] - rows["bin_low"]) * 0.4
@@ -193,7 +214,9 @@ def forest(table: pd.DataFrame, measures: Sequence[str] = ("sensitivity", "speci
     models = list(dict.fromkeys(table["model"]))
     lines = [len(rows.groupby(["subgroup", "level"])) for rows in panels.values()]
     size = (8, (0.13 + 0.08 * len(models)) * sum(lines) + 0.7 * len(panels) + 0.3)
-    figure = KitFigure(figsize=size, layout="constrained", patient=False)
+    figure = KitFigure(
+        figsize=size, layout="constrained", patient=False, caption="Subgroups with their intervals"
+    )
     axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True, height_ratios=lines)[:, 0]
     for ax, (measure, rows) in zip(axes, panels.items(), strict=True):
         _forest_panel(ax, rows, models)
@@ -213,8 +236,8 @@ def _forest_panel(ax: Axes, rows: pd.DataFrame, models: list[str]) -> None:
         errors = [mine["value"] - mine["low"], mine["high"] - mine["value"]]
         errors = np.clip(errors, 0, None)  # rounding can put a limit past a value of 0 or 1
         ax.errorbar(
-            mine["value"], y, xerr=errors, fmt="o", ms=3.5, lw=1.2, label=model, clip_on=False,
-            color=HOP_COLOURS[i % len(HOP_COLOURS)],
+            mine["value"], y, xerr=errors, fmt=HOP_MARKERS[i % len(HOP_MARKERS)], ms=3.5, lw=1.2,
+            label=model, clip_on=False, color=hop_style(i)["color"],
         )  # fmt: skip
     ax.set_yticks(range(len(names)), names, fontsize=8)
     for y, count in enumerate(n):

@@ -4,15 +4,15 @@ Images have the radiological orientation: the patient's right on the left, front
 """
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pekit.common.errors import UserError
-from pekit.figures.base import CLOT, HULL, SKY, KitFigure, grid_of_axes
+from pekit.figures.base import CLOT, HULL, SKY, KitFigure, grid_of_axes, label_outer
 from pekit.figures.overlays import (
     add_legend,
     draw_box,
@@ -20,7 +20,7 @@ from pekit.figures.overlays import (
     draw_heat,
     draw_image,
     draw_landmarks_near,
-    draw_point,
+    draw_points,
     mark_sides,
     present_landmarks,
 )
@@ -58,7 +58,15 @@ def slice_grid(
     _check_slices(z_indices, len(volume_hu))
     spacing, unit = _spacing(spacing_mm)
     aspect = volume_hu.shape[1] * spacing[1] / (volume_hu.shape[2] * spacing[2])
-    figure, axes = grid_of_axes(len(z_indices), columns=4, width=2.8, height=2.8 * aspect + 0.3)
+    drawn = {"hull": hull, "crop box": box_zyx, "clots": clot, "landmarks": landmarks}
+    names = ", ".join(name for name, what in drawn.items() if what is not None)
+    figure, axes = grid_of_axes(
+        len(z_indices),
+        columns=4,
+        width=2.8,
+        height=2.8 * aspect + 0.3,
+        caption="Axial slices" + (f" with {names}" if names else ""),
+    )
     for i, (ax, z) in enumerate(zip(axes, z_indices, strict=True)):
         draw_image(ax, volume_hu[z], spacing[1:], window)
         for mask, colour in ((hull, HULL), (clot, CLOT)):
@@ -74,8 +82,7 @@ def slice_grid(
             draw_landmarks_near(ax, landmarks, z, spacing)
         ax.set_title(title, fontsize=9)
     mark_sides(axes[0])
-    figure.supxlabel(f"x to the patient's left ({unit})", fontsize=9)
-    figure.supylabel(f"y to the back ({unit})", fontsize=9)
+    label_outer(axes, f"x to the patient's left ({unit})", f"y to the back ({unit})")
     add_legend(figure, hull=hull, box=box_zyx, clot=clot, landmark=landmarks)
     return figure
 
@@ -112,19 +119,23 @@ def coronal(
     height, width = np.array(volume_hu[:, y].shape) * plane
     points = present_landmarks(landmarks) if landmarks is not None else None
     named = points is not None and len(points) > 0
-    size = (5.6 + 2.8 * named, 5 * height / width + 1)
-    figure = KitFigure(figsize=size, layout="compressed")
-    ax, *beside = figure.subplots(1, 2, width_ratios=(2, 1)) if named else [figure.subplots()]
+    figure = KitFigure(
+        figsize=(5.6 + 4 * named, 5 * height / width + 1),
+        layout="compressed",
+        caption="Coronal section" + (" with all landmarks, projected onto it" if named else ""),
+    )
+    ax = figure.subplots()
     draw_image(ax, volume_hu[:, y], plane, window, origin="lower")
     if hull is not None:
         draw_contour(ax, hull[:, y], plane, HULL)
     if box_zyx is not None:
         draw_box(ax, box_zyx[0], box_zyx[2], plane)
-    if beside:
-        _number_landmarks(ax, beside[0], points, plane)
     mark_sides(ax)
     ax.set(xlabel="x to the patient's left (mm)", ylabel="z to the head (mm)")
     ax.set_title(f"coronal section y = {y}", fontsize=10)
+    if named:  # the names take the place of the z axis
+        draw_points(ax, points.x * plane[1], points.z * plane[0], points.name, 0.05, beside=True)
+        ax.yaxis.set_visible(False)
     add_legend(figure, hull=hull, box=box_zyx, landmark=landmarks)
     return figure
 
@@ -156,7 +167,12 @@ def attribution_overlay(
         raise UserError(f"{len(titles)} titles for {len(slice_hu)} slices: give one per slice")
     n, aspect = len(slice_hu), slice_hu.shape[1] / slice_hu.shape[2]
     figure, axes = grid_of_axes(
-        (1 + len(rows)) * n, columns=n, width=2.8, height=2.8 * aspect + 0.2
+        (1 + len(rows)) * n,
+        columns=n,
+        width=2.8 + 1.2 / n,  # with the colour bar
+        height=2.8 * aspect + 0.2,
+        caption="Slices above, below what each hop used of them"
+        + (f": {caption}" if caption else ""),
     )
     for k, ax in enumerate(axes):
         draw_image(ax, slice_hu[k % n], (1, 1), PE_WINDOW)
@@ -164,16 +180,17 @@ def attribution_overlay(
             draw_contour(ax, clot[k % n], (1, 1), CLOT if k < n else SKY)
     for ax, title in zip(axes, titles, strict=False):
         ax.set_title(title, fontsize=9)
-    for row, (name, maps) in enumerate(rows.items(), start=1):
+    for row, maps in enumerate(rows.values(), start=1):
         for ax, plane in zip(axes[row * n :], maps, strict=False):
             heat = draw_heat(ax, plane)
-        axes[row * n].set_ylabel(name.replace("hop", "hop ") if len(rows) > 1 else "")
+    label_outer(axes, "x (voxels of the crop)", "y (voxels)")
+    for row, name in enumerate(rows, start=1):
+        if len(rows) > 1:
+            axes[row * n].set_ylabel(f"{name.replace('hop', 'hop ')}\ny (voxels)", fontsize=9)
     mark_sides(axes[0])
-    figure.colorbar(
-        heat, ax=list(axes[n:]), label="attribution (share of the slice's peak)", shrink=0.9
-    )
-    figure.supxlabel("x (voxels of the crop)" + (f"\n{caption}" if caption else ""), fontsize=9)
-    figure.supylabel("y (voxels of the crop)", fontsize=9)
+    method = f"\n{fill(caption, 45)}" if caption else ""
+    label = f"attribution (share of the slice's peak){method}"
+    figure.colorbar(heat, ax=list(axes[n:]), label=label, shrink=0.9)
     if clot is not None:
         handles = [
             Line2D([], [], color=colour, label=f"clot ({row})")
@@ -181,14 +198,6 @@ def attribution_overlay(
         ]
         figure.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False)
     return figure
-
-
-def _number_landmarks(ax: Axes, key: Axes, points: pd.DataFrame, plane: Sequence[float]) -> None:
-    # Numbers on a coronal section, their names beside it.
-    key.axis("off")
-    for number, (name, z, x) in enumerate(zip(points.name, points.z, points.x, strict=True), 1):
-        draw_point(ax, x * plane[1], z * plane[0], str(number))
-        key.text(0, 1 - number / 21, f"{number}  {name}", va="center", fontsize=8)
 
 
 def _check_slices(z_indices: Sequence[int], n: int) -> None:

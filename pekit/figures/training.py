@@ -22,11 +22,16 @@ def loss_curves(log: pd.DataFrame) -> Figure:
     by_epoch = log.groupby("epoch")[["train_loss", "validation_loss", "lr"]].last()
     if by_epoch.validation_loss.isna().all():
         raise UserError("the log has no validation loss: was the training stopped in epoch 0?")
-    figure = KitFigure(figsize=(7, 4.2), layout="constrained", patient=False)
+    figure = KitFigure(
+        figsize=(7, 4.2),
+        layout="constrained",
+        patient=False,
+        caption="Loss in training and validation, and learning rate, by epoch",
+    )
     loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    for name, colour in (("train", BLUE), ("validation", ORANGE)):
+    for name, colour, marker in (("train", BLUE, "o-"), ("validation", ORANGE, "s--")):
         curve = by_epoch[f"{name}_loss"].dropna()
-        loss.plot(curve.index, curve, "o-", color=colour, markersize=3, label=name)
+        loss.plot(curve.index, curve, marker, color=colour, markersize=3, label=name)
     rate.plot(by_epoch.index, by_epoch.lr, "o-", color=GREEN, markersize=3)
     rate.xaxis.set_major_locator(MaxNLocator(integer=True))
     loss.set(ylabel="loss (nats)")

@@ -55,8 +55,7 @@ def render_page(
 ) -> str:
     """The page as HTML. Texts are escaped: markup in them is shown, not read."""
     filled = [
-        {"heading": section.heading, "items": [_prepare(item) for item in section.items]}
-        for section in sections
+        {"heading": section.heading, "blocks": _blocks(section.items)} for section in sections
     ]
     viewers = any(isinstance(item, Viewer) for section in sections for item in section.items)
     scripts = script_source() if viewers else ""
@@ -77,6 +76,16 @@ def write_page(
     with atomic(path) as beside:
         beside.write_text(html, encoding="utf-8")
     return path
+
+
+def _blocks(items: Sequence[Item]) -> list[list[tuple[str, object]]]:
+    """Prepared items in blocks: each picture, table or viewer with the texts before it."""
+    blocks: list[list[tuple[str, object]]] = [[]]
+    for item in map(_prepare, items):
+        if blocks[-1] and blocks[-1][-1][0] != "text":
+            blocks.append([])
+        blocks[-1].append(item)
+    return blocks
 
 
 def _prepare(item: Item) -> tuple[str, object]:

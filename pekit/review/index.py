@@ -7,6 +7,7 @@ import pandas as pd
 
 from pekit.common.html.render import render, table
 from pekit.review.bundle import STAGES, files_of, read_card, splits_used, stage_json
+from pekit.review.pictures import caption
 
 ROWS = 40  # shown per table
 OPEN, CLOSE = "<!-- tables -->", "<!-- /tables -->"
@@ -18,8 +19,13 @@ def render_index(bundle: Path) -> str:
     stages = [_stage(bundle, name, about, files) for name, about in card["stages"].items()]
     # The last stages hold the results: they come first.
     places = [f"{STAGES}/{name}/tables/" for name in reversed(card["stages"])]
-    tables = [n for place in places for n in files if n.startswith(place) and n.endswith(".csv")]
     results = [f"{STAGES}/{name}/table.csv" for name in card["stages"]]
+    tables = [
+        name
+        for place in places
+        for name in files
+        if name.startswith(place) and name.endswith(".csv") and not _same_as_result(bundle, name)
+    ]
     packages: dict[str, str] = {}
     for name in card["stages"]:
         for package, version in stage_json(bundle, name, "manifest").get("packages", {}).items():
@@ -72,7 +78,7 @@ def _stage(
             for file in own
             if file.endswith(".html") and file != f"{STAGES}/{name}/notebook.html"
         ],
-        "figures": [file for file in own if file.endswith(".png")],
+        "figures": [(file, caption(bundle / file)) for file in own if file.endswith(".png")],
         "params": _flat(stage_json(bundle, name, "params")),
         "metrics": _flat(stage_json(bundle, name, "metrics")),
         "inputs": inputs,
@@ -116,6 +122,12 @@ def _notes(bundle: Path, card: dict[str, Any]) -> list[str]:
             f"all figures that are not charts ({len(card['left_out'])} files, see bundle.json)."
         )
     return notes
+
+
+def _same_as_result(bundle: Path, name: str) -> bool:
+    """Whether a table is its stage's table.csv, which the page shows already."""
+    result = (bundle / name).parents[1] / "table.csv"
+    return result.exists() and result.read_bytes() == (bundle / name).read_bytes()
 
 
 def _table(bundle: Path, name: str) -> dict[str, Any]:

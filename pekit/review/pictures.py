@@ -20,6 +20,15 @@ FILES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg"}
 _EMBEDDED = re.compile(r"data:image/([\w.+-]+);base64,([^\"'`<>)]*)")
 
 
+def caption(path: Path) -> str:
+    """What a figure shows: the description in its PNG file, or else its name."""
+    try:
+        said = Image.open(path).info.get("Description", "")
+    except OSError:  # a damaged file: `damaged_pictures` names it
+        said = ""
+    return said or path.stem.replace("_", " ")
+
+
 def damaged_pictures(bundle: Path) -> tuple[int, list[str]]:
     """The number of pictures in a bundle, and in words where those are that do not decode."""
     number, damaged = 0, []

@@ -4,7 +4,8 @@
 
 Recomputes every table that depends only on predictions in the bundle and compares all cells.
 Compares the tables in index.html with the files, the split with its hash, and every file with
-SHA256SUMS; decodes every picture. Other numbers, such as losses and timings, are listed as not checked.
+SHA256SUMS; decodes every picture. Other numbers, such as losses and timings, are listed as not
+checked.
 Exit status 1 if anything differs, or if nothing could be recomputed.
 """
 

@@ -87,8 +87,9 @@ async function draw() {
   if (turn !== latest) return; // the user has moved on
   const canvas = $("image");
   const scale = window.devicePixelRatio || 1;
-  canvas.width = Math.max(1, Math.round(canvas.clientWidth * scale));
-  canvas.height = Math.max(1, Math.round(canvas.clientHeight * scale));
+  // Without a size yet, as printed before it is scrolled to: that of the slice, and CSS fits it in.
+  canvas.width = Math.round(canvas.clientWidth * scale) || 4 * study.columns;
+  canvas.height = Math.round(canvas.clientHeight * scale) || 4 * study.rows;
   const context = canvas.getContext("2d");
   $("outside").hidden = Boolean(grey);
   if (grey) paint(context, canvas, scale, grey, attribution);
@@ -121,12 +122,16 @@ function paint(context, canvas, scale, grey, attribution) {
   context.drawImage(coloured(grey, greys(study.windows[shown.window])), left, top, width, height);
   if (attribution) context.drawImage(coloured(attribution, heat), left, top, width, height);
   context.restore();
-  context.lineWidth = 1.3 * scale;
   for (const name of shown.outlines) {
-    context.strokeStyle = colour(name) || colour("text");
-    context.stroke(outline(name));
+    const path = outline(name);
+    // A dark edge, so that the line is seen on every grey.
+    for (const [style, width] of [["#000", 3.2], [colour(name) || "#fff", 1.4]]) {
+      context.strokeStyle = style;
+      context.lineWidth = width * scale;
+      context.stroke(path);
+    }
   }
-  context.fillStyle = colour("text");
+  context.fillStyle = "#e8eaed"; // the ground is black, on paper too
   context.font = `${13 * scale}px system-ui, sans-serif`;
   context.textAlign = "center";
   context.textBaseline = "middle";

@@ -107,9 +107,11 @@ svg.setAttribute("viewBox", `0 -0.03 ${n} 1.06`);
   if (label === 1) add("rect", { class: "truth", x: z, y: 0, width: 1, height: 1 });
 });
 const stroke = (hop) => `var(--${hop}, var(--text))`;
+const DASHES = ["none", "7 2", "7 2 2 2", "3 2"]; // hops differ without colour too
+const line = (hop) => `stroke: ${stroke(hop)}; stroke-dasharray: ${DASHES[hops.indexOf(hop) % 4]}`;
 for (const hop of hops) {
   const points = study.probs[hop].map((p, z) => `${z + 0.5},${1 - p}`).join(" ");
-  add("polyline", { points, style: `stroke: ${stroke(hop)}`, "data-hop": hop });
+  add("polyline", { points, style: line(hop), "data-hop": hop });
   if (hop in study.deltas) {
     const y = 1 - study.deltas[hop];
     add("line", { class: "delta", x1: 0, x2: n, y1: y, y2: y, style: `stroke: ${stroke(hop)}` });
@@ -137,9 +139,15 @@ main.setAttribute("aria-label", `Slice viewer: ${study.title}`);
 document.querySelector("h1").textContent = study.title;
 $("facts").textContent = study.facts;
 $("slice").max = study.slices - 1;
-const signs = hops.map((hop) => [stroke(hop), named(hop)]);
+for (const hop of hops) {
+  const span = document.createElement("span");
+  span.innerHTML = `<svg viewBox="0 0 22 6"><line x2="22" y1="3" y2="3" style="${line(hop)}"/></svg>`;
+  span.append(named(hop));
+  $("legend").append(span);
+}
+const signs = [];
 if ((study.labels || []).includes(1)) signs.push(["var(--truth)", "slices with PE (truth)"]);
-if (some) signs.push(["#ff6b5e", "misclassified slice"]);
+if (some) signs.push(["var(--wrong)", "misclassified slice"]);
 for (const [background, text] of signs) {
   const [span, sign] = [document.createElement("span"), document.createElement("i")];
   sign.style.background = background;
@@ -147,7 +155,7 @@ for (const [background, text] of signs) {
   $("legend").append(span);
 }
 const notes = [];
-if (Object.keys(study.deltas).length) notes.push("dashed: delta of the vote");
+if (Object.keys(study.deltas).length) notes.push("dotted: delta of the vote");
 if (explained.length) notes.push(`ticks below: slices with attribution (${study.caption})`);
 $("legend").append(notes.join("; "));
 $("keys").textContent = "Click, then: arrows or wheel scroll (up is towards the head), Page ±10, "
