@@ -97,7 +97,10 @@ def draw_points(
     colour = "black" if beside else LANDMARK
     for right, rows in points.groupby(points["x"] > middle):
         rows = rows.sort_values("y")
-        step, margin = gap * (high - low), 0.4 * gap * (high - low)
+        step = gap * (high - low)
+        margin = 0.4 * step
+        if beside:  # past the image, where it is too low for the names
+            margin = min(margin, (high - low - step * (len(rows) - 1)) / 2)
         heights = spread(rows["y"].to_numpy(), step, low + margin, high - margin)
         at = (1.03 if right else -0.03) if beside else (0.98 if right else 0.02)
         for row, height in zip(rows.itertuples(), heights, strict=True):

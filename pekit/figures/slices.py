@@ -134,7 +134,8 @@ def coronal(
     ax.set(xlabel="x to the patient's left (mm)", ylabel="z to the head (mm)")
     ax.set_title(f"coronal section y = {y}", fontsize=10)
     if named:  # the names take the place of the z axis
-        draw_points(ax, points.x * plane[1], points.z * plane[0], points.name, 0.05, beside=True)
+        gap = 0.17 * width / (5 * height)  # inches, as a share of the image's height
+        draw_points(ax, points.x * plane[1], points.z * plane[0], points.name, gap, beside=True)
         ax.yaxis.set_visible(False)
     add_legend(figure, hull=hull, box=box_zyx, landmark=landmarks)
     return figure

@@ -15,13 +15,13 @@ from pekit.voting import Vote, vote_study
 
 
 def slice_table(
-    study_uid: str, sop_uids: Sequence[str], z_mm: np.ndarray, inside: np.ndarray, z0: int
+    study_uid: str, sop_uids: Sequence[str], z_mm: Sequence[float], inside: np.ndarray, z0: int
 ) -> pd.DataFrame:
     """One row per slice of a study, with public identifiers.
 
     Args:
         study_uid, sop_uids: as in the files; hashed here unless they are RSNA's own.
-        z_mm: `(slices,)` position of each slice, mm.
+        z_mm: position of each slice, mm.
         inside: `(Z, K)` probabilities of the slices in the crop box, one column per hop.
         z0: first slice of the crop box; slices outside it get probability 0.
 

@@ -39,7 +39,12 @@ def browser(width: int) -> Iterator[tuple]:
         pytest.skip("no chromium on this machine (Debian: apt-get install chromium)")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        chromium = driver.chromium.launch(
+            executable_path=CHROMIUM,
+            headless=True,
+            args=FLAGS,
+            ignore_default_args=["--hide-scrollbars"],
+        )
         tab = chromium.new_page(viewport={"width": width, "height": 900})
         asked: list[str] = []
         tab.on("request", lambda request: asked.append(request.url))

@@ -125,7 +125,7 @@ function paint(context, canvas, scale, grey, attribution) {
   for (const name of shown.outlines) {
     const path = outline(name);
     // A dark edge, so that the line is seen on every grey.
-    for (const [style, width] of [["#000", 3.2], [colour(name) || "#fff", 1.4]]) {
+    for (const [style, width] of [["#000", 3.6], [colour(name) || "#fff", 1.8]]) {
       context.strokeStyle = style;
       context.lineWidth = width * scale;
       context.stroke(path);

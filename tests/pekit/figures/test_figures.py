@@ -1,17 +1,36 @@
 """Figures draw the given data, and every axis has a label."""
 
+import io
+from itertools import combinations
+
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from colours import contrast
 from IPython.core.formatters import DisplayFormatter
 from matplotlib.colors import to_rgb
+from matplotlib.text import Text
+from PIL import Image
 
 from pekit.common.errors import UserError
+from pekit.dataset.schema import LANDMARKS
+from pekit.figures.base import (
+    BLUE,
+    CLOT,
+    GREEN,
+    HOP_COLOURS,
+    HULL,
+    LANDMARK,
+    ORANGE,
+    PURPLE,
+    RED,
+    to_png,
+)
 from pekit.figures.base import BOX as BOX_COLOUR
-from pekit.figures.base import CLOT, HULL, LANDMARK, to_png
 from pekit.figures.curves import slice_curves, study_case
+from pekit.figures.overlays import spread
 from pekit.figures.preparation import (
     audit_overview,
     crop_gain,
@@ -226,11 +245,83 @@ def test_left_is_on_the_right_front_and_head_are_up(volume):
 
 def test_coronal_names_the_present_landmarks(volume, hull):
     figure = coronal(volume, SPACING, hull=hull, box_zyx=BOX, landmarks=LANDMARK_TABLE)
-    assert "1  Heart" in texts_of(figure)
+    assert "Heart" in texts_of(figure)
     assert not any("T4" in text for text in texts_of(figure))
     assert "y = 20" in figure.axes[0].get_title()  # the middle of the box
     for colour in (HULL, BOX_COLOUR, LANDMARK):
         assert count_of(figure, colour) > 20
+
+
+@pytest.mark.parametrize("draw", ["coronal", "axial"])
+def test_names_of_near_landmarks_do_not_overlap(volume, draw):
+    z, y, x = (np.full(20, middle) for middle in (4, 20, 20))
+    points = pd.DataFrame({"name": LANDMARKS, "z": z, "y": y, "x": x + np.arange(20) / 10})
+    points = points if draw == "coronal" else points[:6]
+    if draw == "coronal":
+        figure = coronal(volume, (8, 1, 8), landmarks=points)
+    else:
+        figure = slice_grid(volume, [4], landmarks=points)
+    figure.draw_without_rendering()
+    names = [t for t in figure.axes[0].texts if t.get_text() not in ("R", "L")]
+    assert [t.get_text().replace("\n", " ") for t in sorted(names, key=lambda t: t.xy[0])] == (
+        list(points.name)
+    )
+    boxes = [Text.get_window_extent(text) for text in names]  # without the lines to the points
+    pairs = [(a, b) for a, b in combinations(boxes, 2) if a.overlaps(b)]
+    assert not pairs
+
+
+def test_a_landmark_outside_the_crop_lies_on_black(volume):
+    point = pd.DataFrame({"name": ["Sternum Tip"], "z": [4], "y": [-15], "x": [20]})
+    figure = slice_grid(volume, [4], landmarks=point)
+    assert figure.axes[0].get_facecolor()[:3] == (0, 0, 0)
+
+
+def test_spread_keeps_the_order_and_the_distance():
+    spread_out = spread(np.array([0.0, 0.1, 0.2, 5.0, 9.9]), 1, 0, 10)
+    assert spread_out.tolist() == [0, 1, 2, 5, 9.9]
+    assert spread(np.array([9.0, 9.5, 9.9]), 1, 0, 10).tolist() == [8, 9, 10]
+    assert spread(np.zeros(5), 7, 0, 10).tolist() == [0, 2.5, 5, 7.5, 10], "as far as it goes"
+
+
+def test_a_clot_is_seen_on_a_grey_of_its_own_brightness():
+    """Its outline has a black edge on both sides."""
+    grey = np.full((1, 40, 40), 100)
+    clot = np.zeros(grey.shape, bool)
+    clot[0, 10:30, 10:30] = True
+    bare, outlined = (pixels(slice_grid(grey, [0], clot=mask)) for mask in (None, clot))
+    black = [(picture.max(axis=2) < 0.1).sum() for picture in (bare, outlined)]
+    assert black[1] > black[0] + 500
+
+
+def test_hops_are_told_apart_without_colour():
+    figure = slice_curves(predictions_table(), n=1)
+    curves = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 20]
+    assert len({str(line._dash_pattern) for line in curves}) == len(curves) == 2
+    shown = {f"model {k}": (np.array([0, 1]), np.array([0.2, 0.8])) for k in range(6)}
+    lines = roc_curves(shown).axes[0].lines[1:]
+    assert len({(line.get_color(), str(line._dash_pattern)) for line in lines}) == 6
+
+
+def test_lines_on_white_have_contrast():
+    for colour in (*HOP_COLOURS, BLUE, ORANGE, GREEN, RED, PURPLE):
+        assert contrast(colour, "#ffffff") >= 3, colour
+
+
+def test_slices_fill_their_rows():
+    rows = {}
+    for n in range(1, 9):
+        figure = slice_grid(np.zeros((9, 8, 8)), range(n))
+        rows[n] = figure.axes[0].get_subplotspec().get_gridspec().get_geometry()
+    assert rows == {
+        1: (1, 1), 2: (1, 2), 3: (1, 3), 4: (1, 4), 5: (2, 3), 6: (2, 3), 7: (2, 4), 8: (2, 4),
+    }  # fmt: skip
+
+
+def test_a_png_says_what_it_shows():
+    figure = slice_grid(np.zeros((2, 9, 9)), [0, 1], hull=np.ones((2, 9, 9), bool))
+    said = Image.open(io.BytesIO(to_png(figure))).info["Description"]
+    assert said == "Axial slices with hull"
 
 
 def test_attribution_lights_up_its_place_only(volume):
@@ -251,7 +342,10 @@ def test_attribution_of_each_hop_has_its_row(volume):
     figure = attribution_overlay(volume[:2], maps, ["a", "b"], caption="from zero")
     lit = [(np.asarray(ax.images[1].get_alpha()) > 0).sum() for ax in figure.axes[2:6]]
     assert lit == [16, 0, 0, 4]
-    assert [figure.axes[k].get_ylabel() for k in (2, 4)] == ["hop 1", "hop 2"]
+    assert [figure.axes[k].get_ylabel() for k in (2, 4)] == [
+        "hop 1\ny (voxels)",
+        "hop 2\ny (voxels)",
+    ]
     assert "from zero" in labels_of(figure)
 
 
@@ -262,8 +356,8 @@ def test_a_case_shows_slices_attributions_and_curve(volume):
     figure = study_case(rows, votes, [7, 9], volume[:2], maps, caption="from zero")
     assert len(figure.axes) == 7
     assert {"z = 7, PE", "hop 1, p = 0.500", "hop 2, p = 0.900"} <= set(texts_of(figure))
-    dotted = [line.get_xdata()[0] for line in figure.axes[-1].lines if line.get_ls() == ":"]
-    assert dotted == [7, 9]
+    upright = [line.get_xdata() for line in figure.axes[-1].lines]
+    assert [x[0] for x in upright if len(x) == 2 and x[0] == x[1]] == [7, 9]
     assert "from zero" in labels_of(figure)
     assert "pos: PE, hop1 negative, hop2 positive" in texts_of(figure)
     assert len(study_case(rows, votes, [7, 9]).axes) == 1  # without images

@@ -8,6 +8,7 @@ from browser import browser
 from matplotlib.figure import Figure
 
 from pekit.common.html.render import table
+from pekit.evaluation.metrics import SUMMARY
 from pekit.reports.page import Picture, Section, render_page, write_page
 
 mpl.use("agg")
@@ -53,13 +54,15 @@ def test_a_table_as_texts():
             "p": [0.0, 2e-5, 0.5],
             "slices": [12.0, np.nan, 3.0],  # counts, which a missing value makes fractions
             "why": ["", "x" * 50, ""],
+            "F1": ["0.929 [0.886, 0.957]", "undefined", ""],
         }
     )
     shown = table(frame, limit=2)
-    assert [kind for _, kind in shown["columns"]] == ["", "number", "number", "number", "long"]
+    kinds = ["", "number", "number", "number", "long", "estimate"]
+    assert [kind for _, kind in shown["columns"]] == kinds
     assert shown["rows"] == [
-        ["a", "1.000", "0.000", "12", ""],
-        ["–", "0.123", "2e-05", "–", "x" * 50],
+        [["a"], ["1.000"], ["0.000"], ["12"], [""], ["0.929", "[0.886, 0.957]"]],
+        [["–"], ["0.123"], ["2e-05"], ["–"], ["x" * 50], ["undefined"]],
     ]
     assert shown["length"] == 3
 
@@ -99,6 +102,52 @@ def test_opens_in_chromium_with_no_request_to_any_host(tmp_path, page_arguments,
         tab.screenshot(path=tmp_path / "page.png", full_page=True)
     assert complaints == []
     assert [address for address in asked if not address.startswith(("file:", "data:"))] == []
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """A page of a table of results as an evaluation writes it, and of a figure in a section."""
+    metrics = {metric: ["0.929 [0.886, 0.957]"] * 3 for metric in SUMMARY}
+    models = ["hop 1", "hop 2", "hop 1, trained as long"]
+    table = pd.DataFrame({"protocol": "held-out", "model": models, **metrics})
+    figure = Figure(figsize=(9, 3))
+    figure.subplots().plot([0, 1, 4, 2])
+    picture = Picture(figure, "a curve")
+    sections = [Section("Results", [table]), Section("Curve", ["A text.", picture])]
+    return write_page(tmp_path_factory.mktemp("results") / "page.html", "t", sections=sections)
+
+
+RIGHT = "cell => cell.getBoundingClientRect().right"
+FITS = "table => table.scrollWidth <= table.clientWidth"
+
+
+def test_results_are_seen_on_every_screen(results):
+    with browser(1200) as (tab, _):
+        tab.goto(results.as_uri())
+        frame = tab.locator(".table")
+        assert frame.evaluate(FITS)
+        tab.set_viewport_size({"width": 420, "height": 900})
+        heads = tab.locator("th")
+        assert heads.all_inner_texts()[2:4] == ["F1", "AUROC"]
+        assert heads.nth(3).evaluate(RIGHT) <= 420
+        assert not frame.evaluate(FITS)
+        bar = frame.evaluate("table => table.offsetHeight - table.clientHeight")
+        assert bar >= 8, "a bar says that there is more"
+        cell = tab.locator("td.estimate").first
+        assert cell.inner_text().split("\n") == ["0.929", "[0.886, 0.957]"]
+
+
+def test_results_fit_on_paper(results):
+    with browser(round(182 / 25.4 * 96)) as (tab, _):  # A4 less its margins, CSS pixels
+        tab.emulate_media(media="print")
+        tab.goto(results.as_uri())
+        assert tab.locator("th").last.evaluate(RIGHT) <= tab.viewport_size["width"]
+        kept = tab.locator(".keep")
+        assert kept.evaluate("block => getComputedStyle(block).breakInside") == "avoid"
+        assert kept.locator("h2").inner_text() == "Curve"
+        assert kept.locator("figure img").count() == 1
+        adjusted = "body => getComputedStyle(body).printColorAdjust"
+        assert tab.locator("body").evaluate(adjusted) == "exact", "colours of swatches"
 
 
 def test_a_request_would_be_seen(tmp_path):

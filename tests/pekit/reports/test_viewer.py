@@ -11,12 +11,13 @@ import nbformat
 import numpy as np
 import pytest
 from browser import browser
+from colours import contrast
 from toy import BELOW, DEPTH, toy_store
 
 from pekit.common.errors import UserError
 from pekit.common.html.render import FOLDER as TEMPLATES
 from pekit.dataset.schema import SLICE_LABEL
-from pekit.figures.base import CLOT, HOP_COLOURS, HULL, TRUTH
+from pekit.figures.base import HOP_COLOURS, HULL, TRUTH
 from pekit.reports.page import Section, write_page
 from pekit.reports.viewer import encode
 from pekit.reports.viewer.frame import FOLDER
@@ -329,13 +330,36 @@ def test_a_large_real_ct_stays_small(shared_data):
 
 
 def test_colours_are_those_of_the_figures():
-    css = (FOLDER / "viewer.css").read_text()
-    named = dict(re.findall(r"--(\w+): (#\w+)", css))
-    hops = [named[f"hop{k}"] for k in range(1, 5)]
-    assert hops == list(HOP_COLOURS)
-    assert [named["hull"], named["clots"], named["truth"]] == [
-        HULL, CLOT, TRUTH,
-    ]  # fmt: skip
+    """On paper the same; on the dark screen as light as is needed to be seen."""
+    screen, paper = (FOLDER / "viewer.css").read_text().split("@media print")
+    named, printed = (dict(re.findall(r"--(\w+): (#\w+)", css)) for css in (screen, paper))
+    hops = [f"hop{k}" for k in range(1, 5)]
+    assert [printed[hop] for hop in hops] == [colour.lower() for colour in HOP_COLOURS]
+    assert (named["hull"], printed["truth"]) == (HULL.lower(), TRUTH.lower())
+    for line in (*hops, "truth", "wrong", "focus", "text", "faint"):
+        assert contrast(named[line], named["plot"]) >= 4.5, line
+        assert contrast(printed[line], printed["plot"]) >= 3, line
+
+
+def test_hops_differ_without_colour(shown):
+    dashes = [
+        shown.inside.locator(f'polyline[data-hop="{hop}"]').evaluate(
+            "line => getComputedStyle(line).strokeDasharray"
+        )
+        for hop in ("hop1", "hop2")
+    ]
+    assert dashes[0] == "none"
+    assert dashes[1] != "none"
+
+
+def test_the_image_is_never_stretched(shown):
+    """Where the page is printed it gets another size without being drawn again."""
+    image = shown.inside.locator("#image")
+    assert image.evaluate("image => getComputedStyle(image).objectFit") == "contain"
+    image.evaluate("(image) => { image.style.display = 'none'; return draw(); }")
+    assert image.evaluate("image => [image.width, image.height]") == [4 * COLUMNS, 4 * ROWS]
+    image.evaluate("(image) => { image.style.display = ''; return draw(); }")
+    assert image.evaluate("image => image.width === image.clientWidth * devicePixelRatio")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import browser, faults
+from matplotlib.figure import Figure
 from PIL import Image
 from toy_experiment import SLICE, STAGES, png, toy_experiment
 
@@ -26,9 +27,11 @@ from batch import commands
 from batch.experiment import Experiment, Stage
 from batch.notebook import locked
 from pekit.common.errors import UserError
+from pekit.figures.base import KitFigure
 from pekit.review.build import make_review
 from pekit.review.bundle import check_sums, files_of
 from pekit.review.privacy import HIDDEN, TEXTS, check_privacy, scrub
+from pekit.tracking.run import Run
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -123,6 +126,22 @@ def test_no_image_survives(bundles):
     page = (bundle / "stages" / "hop1" / "notebook.html").read_text()
     assert page.count("[picture left out]") == 5  # markdown, figure, markup, widget, viewer
     assert "<td>train</td>" in page, "a table stays"
+
+
+def test_the_index_says_what_figures_show_and_shows_no_table_twice(copy):
+    with Run(copy / "hop1", {}) as run:
+        run.figure("loss", KitFigure(patient=False, caption="Loss by epoch, 3 < 4"))
+        run.figure("odd_one", Figure())  # of a notebook's own
+        run.finish({})
+    stages = {stage: STAGES[stage] for stage in ("hop1", "evaluate")}
+    index = (make_review(copy, copy / "review", stages).folder / "index.html").read_text()
+    assert 'alt="Loss by epoch, 3 &lt; 4"' in index
+    assert "</a>: odd one</figcaption>" in index
+    assert (copy / "evaluate/tables/summary.csv").read_text() == (
+        copy / "evaluate/table.csv"
+    ).read_text()
+    assert "evaluate: study_metrics" in index
+    assert "evaluate: summary" not in index, "the same as table.csv"
 
 
 def test_a_figure_that_is_not_declared_stays_out(copy):
