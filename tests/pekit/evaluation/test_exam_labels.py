@@ -55,10 +55,10 @@ def test_where_heads_are_reported_on_the_studies_of_the_choice_they_are_halved()
     found = heads_beside_vote(slices_of("val", truth, p), {"lstm": p}, settings)
     rows = found["summary"][["protocol", "model"]].to_numpy().tolist()
     assert rows == [
-        ["paper", "vote"],
-        ["paper", "lstm"],
         ["held-out", "vote"],
         ["held-out", "lstm"],
+        ["paper", "vote"],
+        ["paper", "lstm"],
         ["both", "all positive"],
     ]
     for model in ("vote", "lstm"):

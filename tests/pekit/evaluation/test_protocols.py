@@ -126,7 +126,7 @@ def test_noise_has_optimism_and_the_held_out_protocol_removes_it():
 
 def test_bad_assignments_are_named():
     studies, _ = cohort()
-    with pytest.raises(UserError, match="protocol 'fair' is unknown: choose paper or held-out"):
+    with pytest.raises(UserError, match="protocol 'fair' is unknown: choose held-out or paper"):
         assign("fair", studies, "validation", "validation")
     with pytest.raises(UserError, match=r"no study of part 'test'.*parts are validation"):
         assign("paper", studies, "validation", "test")
