@@ -11,6 +11,7 @@ and once it has ended, it gives its history. Fabric gives devices, precision and
 
 import copy
 import logging
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -93,10 +94,7 @@ def fit(
         if out_of_memory(error):
             raise UserError(memory_advice(settings)) from error
         if "DataLoader worker" in str(error):  # torch's words for one that ended
-            raise UserError(
-                "the system ended a worker that loads data, most often because memory ran out: set "
-                f"workers = {settings.workers // 2}, or a smaller batch_size"
-            ) from error
+            raise UserError(_worker_advice(str(error), settings)) from error
         # The error of a forked process arrives as text.
         _, found, message = str(error).rpartition("UserError: ")
         if isinstance(error, ProcessRaisedException) and found:
@@ -124,6 +122,19 @@ def _fabric(settings: TrainSettings) -> Fabric:
         devices=cluster.devices,
         strategy=cluster.strategy,
         precision=settings.precision,
+    )
+
+
+def _worker_advice(error: str, settings: TrainSettings) -> str:
+    """Why a process that loads data may have ended, and what to do."""
+    if "exited unexpectedly" in error and hasattr(sys.modules["__main__"], "__file__"):
+        return (
+            "a worker that loads data could not start: it imports the script again, so put the "
+            'script\'s calls under `if __name__ == "__main__":`, or set workers = 0'
+        )
+    return (
+        "the system ended a worker that loads data, most often because memory ran out: set "
+        f"workers = {settings.workers // 2}, or a smaller batch_size"
     )
 
 

@@ -1,6 +1,10 @@
 import copy
+import os
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -19,6 +23,7 @@ from pekit.model.landmark_net import LandmarkNet
 from pekit.training.fit import fit
 from pekit.training.settings import TrainSettings
 
+ROOT = Path(__file__).resolve().parents[3]
 SETTINGS = TrainSettings(
     image_size=32,
     batch_size=16,
@@ -426,3 +431,32 @@ def test_a_worker_that_the_system_killed(toy, small, tmp_path, monkeypatch):
     four = SETTINGS.model_copy(update={"workers": 4})
     with pytest.raises(UserError, match=r"ended a worker.*set workers = 2"):
         fit(copy.deepcopy(small), *toy, four, tmp_path, lambda row, epoch: None)
+
+
+SCRIPT = """
+from pathlib import Path
+from toy import toy_store
+from pekit.hop import HopNet
+from pekit.model.encoder import Encoder
+from pekit.training.fit import fit
+from pekit.training.settings import TrainSettings
+small = TrainSettings(image_size=32, batch_size=16, samples_per_epoch=16, workers=1, device="cpu")
+store = toy_store(Path("store"))
+fit(HopNet([Encoder("test_efficientnet")]), *store, small, Path("run"), print)
+"""
+
+
+def test_a_script_without_a_main_guard_is_told_so(tmp_path):
+    """Workers import the script again, which would start the training again."""
+    (tmp_path / "train.py").write_text(SCRIPT)
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])
+    done = subprocess.run(
+        [sys.executable, "train.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "UserError: a worker that loads data could not start" in done.stderr
+    assert "__main__" in done.stderr.splitlines()[-1]
