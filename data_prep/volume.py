@@ -2,7 +2,15 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
+
+from pekit.dataset.schema import AIR_HU
+
+# The extended CT scale, 12 bits with slope 10 and intercept -10240; what is beyond is no HU.
+HU_RANGE = (-10240, 30710)
+MAX_12_BITS = 3071  # the brightest HU of the usual scale; at an image's corner it is padding
+PADDING = "values that are no HU outside the field of view: read as air"
 
 
 @dataclass(frozen=True)
@@ -65,3 +73,42 @@ class Volume:
     def shape(self) -> tuple[int, int, int]:
         """(Z, Y, X)."""
         return self.hu.shape
+
+
+def to_hu(plane: np.ndarray) -> tuple[np.ndarray, bool]:
+    """One slice as int16 HU, with air where there is nothing below AIR_HU or outside the view.
+
+    Values that are no HU (not finite, or outside HU_RANGE) are padding where they reach the border
+    of the image, and so are values of 12 bits' maximum and more that its corners have.
+
+    Args:
+        plane: (Y, X) HU in any type, float for values that are not finite.
+
+    Returns:
+        The slice (Y, X) int16, and whether it had such padding.
+
+    Raises:
+        ValueError: there are values that are no HU inside the image, or nothing else.
+    """
+    low, high = plane.min(), plane.max()
+    padded = not (low >= HU_RANGE[0] and high < MAX_12_BITS) and (wrong := _no_hu(plane)).any()
+    if padded:
+        labels = cv2.connectedComponents(wrong.astype(np.uint8))[1]
+        border = np.r_[labels[0], labels[-1], labels[:, 0], labels[:, -1]]
+        inside = wrong & ~np.isin(labels, border)
+        if inside.any() or wrong.all():
+            value = plane[inside if inside.any() else wrong][0]
+            count = np.count_nonzero(inside) or wrong.size
+            raise ValueError(f"{count} voxels inside the image are no HU, but such as {value:g}")
+        plane = np.where(wrong, AIR_HU, plane)
+    if plane.dtype.kind == "f":
+        plane = np.rint(plane)
+    return plane.clip(AIR_HU, HU_RANGE[1]).astype(np.int16), bool(padded)
+
+
+def _no_hu(plane: np.ndarray) -> np.ndarray:
+    """Which values of a slice cannot be HU (Y, X) bool."""
+    wrong = ~((plane >= HU_RANGE[0]) & (plane <= HU_RANGE[1]))  # NaN is in no range
+    corners = plane[[0, 0, -1, -1], [0, -1, 0, -1]]
+    bright = corners[corners >= MAX_12_BITS]
+    return wrong | np.isin(plane, bright) if len(bright) else wrong

@@ -21,7 +21,7 @@ from data_prep.dicom.decode import decode, is_lossy
 from data_prep.dicom.files import NEEDED, Slices, ct_slices, read_files, text
 from data_prep.dicom.geometry import read_geometry, read_numbers, slice_steps
 from data_prep.errors import StudyError
-from data_prep.volume import Orientation, Volume
+from data_prep.volume import PADDING, Orientation, Volume, to_hu
 from pekit.dataset.schema import AIR_HU
 
 # Range of tissue; a PixelPaddingValue inside it would erase tissue and is not used.
@@ -159,19 +159,34 @@ def _decode(file: Path, dataset: Dataset) -> tuple[np.ndarray, set[str]]:
     if slope <= 0:
         raise StudyError(f"RescaleSlope is {slope:g}, must be positive", file)
     stored = decode(file, dataset)
-    padding = dataset.get("PixelPaddingValue")
     whole = slope == round(slope) and intercept == round(intercept)
     number = np.int32 if whole else np.float32
     hu = stored.astype(number)
     hu *= number(slope)
     hu += number(intercept)
-    notes = set()
-    if isinstance(padding, int):
-        if TISSUE_HU[0] < padding * slope + intercept < TISSUE_HU[1]:
-            notes = {f"PixelPaddingValue {padding} is a tissue value: not used as padding"}
+    padding, notes = _padding(dataset, stored.dtype), set()
+    if padding is not None:
+        low, high = (limit * slope + intercept for limit in padding)
+        if low < TISSUE_HU[1] and high > TISSUE_HU[0]:
+            notes = {f"PixelPaddingValue {padding[0]} is a tissue value: not used as padding"}
         else:
-            hu[stored == padding] = AIR_HU
+            hu[(stored >= padding[0]) & (stored <= padding[1])] = AIR_HU
     del dataset.PixelData  # not kept beside the volume
-    if not whole:
-        np.rint(hu, out=hu)
-    return hu.clip(AIR_HU, 32767).astype(np.int16), notes
+    try:
+        plane, padded = to_hu(hu)
+    except ValueError as error:
+        raise StudyError(str(error), file) from None
+    return plane, notes | ({PADDING} if padded else set())
+
+
+def _padding(dataset: Dataset, dtype: np.dtype) -> tuple[int, int] | None:
+    """Lowest and highest stored value that the tags call padding, or None.
+
+    Writers give the tags the wrong sign: their 16 bits are read as the pixels are.
+    """
+    tags = (dataset.get(f"PixelPadding{name}") for name in ("Value", "RangeLimit"))
+    values = [tag for tag in tags if isinstance(tag, int) and -(1 << 15) <= tag < 1 << 16]
+    if not values or not isinstance(dataset.get("PixelPaddingValue"), int):
+        return None
+    stored = [int(np.array(value & 0xFFFF, np.uint16).astype(dtype)) for value in values]
+    return min(stored), max(stored)

@@ -54,7 +54,8 @@ def predict_study(dicom: str, model: str, out: str, masks: str = "", segmenter: 
         try:
             for link, target in links.values():
                 link.unlink(missing_ok=True)
-                link.symlink_to(Path(target).resolve(), target_is_directory=Path(target).is_dir())
+                # Not resolved: the data file of a .mhd lies beside the user's own path.
+                link.symlink_to(os.path.abspath(target), target_is_directory=Path(target).is_dir())
             made = folder / found[0].name
             run_notebook(found[0], made, params, name="predict", makes=folder / DONE)
         finally:

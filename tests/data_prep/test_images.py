@@ -7,6 +7,7 @@ import SimpleITK as sitk
 
 from data_prep.errors import StudyError
 from data_prep.images import is_image, read_image, read_image_volume, write_image
+from data_prep.volume import PADDING
 
 ZYX = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4) - 1000
 
@@ -72,7 +73,7 @@ def test_bad_files_are_named(tmp_path):
         read_image(tmp_path / "turned.nrrd")
     holes = sitk.GetImageFromArray(np.full((4, 4, 4), np.nan, np.float32))
     sitk.WriteImage(holes, str(tmp_path / "holes.nrrd"))
-    with pytest.raises(StudyError, match="not finite numbers"):
+    with pytest.raises(StudyError, match="16 voxels inside the image are no HU, but such as nan"):
         read_image_volume(tmp_path / "holes.nrrd")
 
 
@@ -82,3 +83,37 @@ def test_a_real_ct(shared_data):
     assert volume.spacing_mm == pytest.approx((5.0, 0.627, 0.627), abs=1e-3)
     # The liver lies below the right lung: at small x of the lowest slices.
     assert np.median(volume.hu[0, 200:300, 120:200]) > 0
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nrrd", "a.mha"])
+@pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf, 62512, 1e20, -1e9, 3071])
+def test_padding_outside_the_field_of_view_is_air(tmp_path, name, value):
+    hu = np.random.default_rng(0).normal(40, 20, (4, 40, 40)).astype(np.float32)
+    whole = hu.copy()
+    y, x = np.ogrid[:40, :40]
+    hu[:, (y - 20) ** 2 + (x - 20) ** 2 > 15**2] = value
+    write_image(tmp_path / name, hu, (2.5, 0.5, 0.7), (30, -20, -10))
+    volume = read_image_volume(tmp_path / name)
+    assert (volume.hu[:, 0] == -1024).all()
+    np.testing.assert_array_equal(volume.hu[:, 15:25, 15:25], np.rint(whole[:, 15:25, 15:25]))
+    assert volume.notes == (PADDING,)
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nrrd", "a.mha"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 62512, -1e9])
+def test_values_that_are_no_hu_inside_the_body_are_refused(tmp_path, name, value):
+    hu = np.random.default_rng(0).normal(40, 20, (4, 40, 40)).astype(np.float32)
+    hu[2, 20, 20:22] = value
+    write_image(tmp_path / name, hu, (2.5, 0.5, 0.7), (30, -20, -10))
+    with pytest.raises(StudyError, match=r"2 voxels inside the image are no HU.* on slice z=2"):
+        read_image_volume(tmp_path / name)
+
+
+def test_metal_is_as_bright_as_it_is(tmp_path):
+    hu = np.random.default_rng(0).normal(40, 20, (4, 40, 40)).astype(np.int16)
+    hu[:, 20:22, 20:22] = 3071
+    hu[1, 20, 20] = 28000  # in the extended CT scale
+    write_image(tmp_path / "a.nii.gz", hu, (2.5, 0.5, 0.7), (30, -20, -10))
+    volume = read_image_volume(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(volume.hu, hu)
+    assert volume.notes == ()

@@ -18,7 +18,7 @@ from pydicom.uid import (
 
 from data_prep.dicom import open_series, read_headers, read_series
 from data_prep.errors import StudyError
-from data_prep.volume import Orientation
+from data_prep.volume import PADDING, Orientation
 
 SHAPE = (5, 8, 12)
 STUDY, SERIES = "0003b3d648eb", "d2b2960c2bbf"
@@ -115,6 +115,42 @@ def test_padding_value_is_used_unless_it_would_erase_tissue(tmp_path, syntax):
     assert volume.hu[0, 0, 0] == -1024
     assert volume.hu[:, 1, 1].tolist() == [40, 40]
     assert any("1040" in note for note in volume.notes)
+
+
+@pytest.mark.parametrize(
+    ("tags", "notes"),
+    [
+        ([], (PADDING,)),
+        ([(0x00280120, "US", 63536)], ()),
+        ([(0x00280120, "US", 60000), (0x00280121, "US", 65535)], ()),
+        ([(0x00280120, "US", 65535), (0x00280121, "US", 60000)], ()),
+        ([(0x00280120, "SS", -2000)], ()),  # of the wrong type: the same 16 bits
+    ],
+)
+def test_padding_of_unsigned_pixels_is_air(tmp_path, tags, notes):
+    for z in range(3):
+        pixels = np.full((4, 6), 1064, np.uint16)
+        pixels[:, :2] = 63536  # -2000 in 16 bits
+        path = tmp_path / f"{z}.dcm"
+        write_slice(path, pixels, z, PixelRepresentation=0, RescaleIntercept=-1024)
+        dataset = pydicom.dcmread(path)
+        for tag, vr, value in tags:
+            dataset.add_new(tag, vr, value)
+        dataset.save_as(path)
+    volume = read_series(tmp_path)
+    assert (volume.hu[:, :, :2] == -1024).all()
+    assert (volume.hu[:, :, 2:] == 40).all()
+    assert volume.notes == notes
+
+
+def test_pixels_beyond_all_hu_inside_the_image_are_refused(tmp_path):
+    pixels = np.full((5, 5), 1064, np.uint16)
+    pixels[2, 2] = 63536
+    for z, name in enumerate("ab"):
+        tags = {"PixelRepresentation": 0, "RescaleIntercept": -1024}
+        write_slice(tmp_path / f"{name}.dcm", pixels, z, **tags)
+    with pytest.raises(StudyError, match=r"a\.dcm: 1 voxels inside the image are no HU"):
+        read_series(tmp_path)
 
 
 # Cosines along rows and columns, and the orientation as (transposed, flip y, flip x).
