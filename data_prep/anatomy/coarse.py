@@ -66,6 +66,15 @@ def enlarge(
     return full
 
 
+def enlarge_blocks(coarse: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """A coarse mask at full size, (Z, Y, X) bool, each of its voxels as a block."""
+    full = np.empty(shape, np.uint8)
+    for z, at in enumerate(np.arange(shape[0]) * len(coarse) // shape[0]):
+        plane = coarse[at].astype(np.uint8)
+        full[z] = cv2.resize(plane, shape[:0:-1], interpolation=cv2.INTER_NEAREST)
+    return full.view(bool)
+
+
 def morphology(
     mask: np.ndarray, operation: int, radius_mm: float, spacing_mm: tuple[float, float, float]
 ) -> np.ndarray:

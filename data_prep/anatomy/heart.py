@@ -7,10 +7,9 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from data_prep.anatomy.body import midline
 from data_prep.anatomy.coarse import largest, morphology
 from data_prep.anatomy.hull import convex_hull, crop_box
-from data_prep.anatomy.plausible import missing_side
+from data_prep.anatomy.thorax import Thorax
 from data_prep.errors import SegmentationError
 
 SOFT_HU = (-20, 700)  # fat below, cortical bone above
@@ -34,13 +33,10 @@ def find_heart(
     Raises:
         SegmentationError: there is less than MIN_HEART_ML of such tissue.
     """
-    middle = midline(hu)
-    missing = missing_side(lung, middle)
-    if missing:
-        lung = lung | missing[1]
-    (z0, y0, x0), (z1, y1, x1) = crop_box(lung).T
-    width = x1 - x0
-    dome = diaphragm_dome(lung, middle, spacing_mm)
+    thorax = Thorax(hu, lung, spacing_mm)
+    lung, middle, width = thorax.lung, thorax.middle, thorax.width
+    (z0, y0, _), (z1, y1, _) = crop_box(lung).T
+    dome = diaphragm_dome(thorax)
     bottom = max(z0, dome[0] - round(BELOW_DOME_MM / spacing_mm[0])) if dome else z0
     # The lower two thirds of the lungs down to the diaphragm, in front of the spine, more to the
     # left than to the right.
@@ -85,25 +81,19 @@ def _taper(heart: np.ndarray, dome_z: int, above: int) -> None:
         heart[z] &= ndimage.binary_dilation(limit, cross) if z >= dome_z else limit
 
 
-def diaphragm_dome(
-    lung: np.ndarray, middle: int, spacing_mm: tuple[float, float, float]
-) -> tuple[int, int, int] | None:
+def diaphragm_dome(thorax: Thorax) -> tuple[int, int, int] | None:
     """Top (z, y, x) of the right diaphragm: soft tissue in the hull of the right lung.
 
-    Args:
-        lung: (Z, Y, X) bool; `middle`: the column between the right lung and the left.
-        spacing_mm: voxel size (z, y, x).
-
     Returns:
-        Voxel (z, y, x), or None if no dome is seen, e.g. because the volume's lower edge cuts it.
+        Voxel (z, y, x), or None if no dome is seen, e.g. because the volume's lower edge cuts it or
+        the lung above it is as opaque as the liver.
     """
-    right = lung[:, :, :middle]
-    columns = np.flatnonzero(right.any((0, 1)))
-    if not len(columns):
+    seen, right = (lung[:, :, : thorax.middle] for lung in (thorax.seen, thorax.lung))
+    spacing_mm = thorax.spacing_mm
+    if not right.any() or (thorax.opaque and thorax.opaque.side == "right"):
         return None
-    # The part that lies to the right of the heart.
-    outer = columns[0] + round(0.6 * (middle - columns[0]))
-    bulge = (convex_hull(right) & ~right)[:, :, :outer]
+    outer = max(1, round(thorax.middle - 0.2 * thorax.width))  # to the right of the heart
+    bulge = (convex_hull(right) & ~seen)[:, :, :outer]
     bulge = largest(morphology(bulge, cv2.MORPH_OPEN, 8.0, spacing_mm))
     area = bulge.sum((1, 2)) * spacing_mm[1] * spacing_mm[2]
     z = int(area.argmax())

@@ -44,7 +44,7 @@ def crop_box(mask: np.ndarray) -> np.ndarray:
 
 
 def hull_and_box(masks: Masks) -> tuple[np.ndarray, np.ndarray]:
-    """Hull (Z, Y, X) bool around lungs, heart and the place of an opaque lung; its box (3, 2)."""
+    """Hull (Z, Y, X) bool around lungs, heart and the place of unseen lung; its box (3, 2)."""
     hull = convex_hull(*masks.parts())
     return hull, crop_box(hull)
 

@@ -15,18 +15,20 @@ class Masks:
         heart: the heart.
         organs: further masks by TotalSegmentator's class names, e.g. `aorta`; the mapping may read
             or compute a mask on access, since twenty masks would fill the memory.
-        opaque: place of a lung that is missing from `lung` (fluid, collapse), or None; the hull
-            covers it.
+        unseen: place of lung that is missing from `lung` (fluid, collapse, cut by the image), or
+            None; the hull covers it.
+        remarks: what a reader of the result should know of the image.
     """
 
     lung: np.ndarray
     heart: np.ndarray
     organs: Mapping[str, np.ndarray] = field(default_factory=dict)
-    opaque: np.ndarray | None = None
+    unseen: np.ndarray | None = None
+    remarks: tuple[str, ...] = ()
 
     def parts(self) -> list[np.ndarray]:
         """The masks that the hull encloses."""
-        return [part for part in (self.lung, self.heart, self.opaque) if part is not None]
+        return [part for part in (self.lung, self.heart, self.unseen) if part is not None]
 
 
 class LabelMap(Mapping):

@@ -39,7 +39,7 @@ def segment(
 
     Returns:
         Lungs, heart, and further organs if the method gives them. The place of a lung that is
-        missing from the mask is in `opaque`, so that the hull covers it.
+        missing from the mask is in `unseen`, so that the hull covers it.
 
     Raises:
         SegmentationError: lungs or heart not found, or implausible (`plausible.check_masks`).

@@ -9,6 +9,7 @@ from data_prep.anatomy.body import air_inside_body, midline
 from data_prep.anatomy.coarse import reduce_mask, reduce_volume
 from data_prep.anatomy.heart import diaphragm_dome
 from data_prep.anatomy.masks import Masks
+from data_prep.anatomy.thorax import Thorax
 from data_prep.landmarks.organ import Organ, Point
 from pekit.common.errors import UserError
 
@@ -81,7 +82,7 @@ class Scan:
     @cached_property
     def middle(self) -> int:
         """The column between right and left."""
-        return midline(self.hu)
+        return midline(self.hu, self.masks.lung, self.spacing_mm)
 
     def heart_centre(self) -> Point | None:
         """Centre of mass of the heart; None if the volume's first or last slice cuts it."""
@@ -104,7 +105,7 @@ class Scan:
         """Top of the right diaphragm under the lung mask; None if the first slice cuts it."""
         coarse, spacing = self.coarse
         lung = reduce_mask(self.masks.lung, self.spacing_mm)
-        found = diaphragm_dome(lung, midline(coarse), spacing)
+        found = diaphragm_dome(Thorax(coarse, lung, spacing)) if lung.any() else None
         return self.from_coarse(found) if found and found[0] > 0 else None
 
     @cached_property

@@ -118,7 +118,7 @@ def test_unknown_method_and_option():
 
 def test_implausible_volumes():
     hu, lung, heart = chest()
-    assert check_masks(Masks(lung, heart), hu, SPACING).opaque is None
+    assert check_masks(Masks(lung, heart), hu, SPACING).unseen is None
     few, wide = np.zeros((2, *SHAPE), bool)
     few[5:9, 10:20, 8:12] = few[5:9, 10:20, 38:42] = True  # 320 voxels
     wide[2:28, 4:36, 4:46] = True  # 34944 voxels
@@ -149,13 +149,13 @@ def test_a_missing_lung_is_covered_unless_it_is_aerated(side, columns):
     lung[:, :, columns] = False
     hu[both & ~lung] = 30  # fluid
     masks = check_masks(Masks(lung, heart), hu, SPACING)
-    np.testing.assert_array_equal(masks.opaque, both & ~lung)
+    np.testing.assert_array_equal(masks.unseen, both & ~lung)
     hull, box = hull_and_box(masks)
     assert hull[both].all()
     assert box.tolist() == [[5, 25], [10, 30], [8, 42]]
     # A pneumothorax explains a missing lung too; an aerated lung was missed by the segmenter.
     hu[both & ~lung] = -1000
-    assert check_masks(Masks(lung, heart), hu, SPACING).opaque is not None
+    assert check_masks(Masks(lung, heart), hu, SPACING).unseen is not None
     hu[both] = -850
     with pytest.raises(SegmentationError, match=f"no {side} lung in the mask, though"):
         check_masks(Masks(lung, heart), hu, SPACING)
