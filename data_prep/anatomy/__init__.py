@@ -3,7 +3,8 @@
 methods.py                  segment(volume, spacing, method, **options)
 threshold.py                the embedded method: body.py, airway.py, heart.py, coarse.py
 from_totalsegmentator.py, from_lungmask.py, precomputed.py     masks by other segmenters
-plausible.py                refuses implausible masks, fills in a missing lung
+plausible.py                refuses implausible masks; thorax.py, opaque.py fill in lung that is not
+                            seen, orientation.py compares the anatomy with the header's axes
 masks.py, hull.py           the masks, their convex hull, the crop
 """
 

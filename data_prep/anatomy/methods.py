@@ -10,12 +10,15 @@ from inspect import Parameter, signature
 
 import numpy as np
 
+from data_prep.anatomy.coarse import reduce_volume
 from data_prep.anatomy.from_lungmask import segment_by_lungmask
 from data_prep.anatomy.from_totalsegmentator import segment_by_totalsegmentator
 from data_prep.anatomy.masks import Masks
+from data_prep.anatomy.orientation import remarks_without_masks
 from data_prep.anatomy.plausible import check_masks
 from data_prep.anatomy.precomputed import segment_precomputed
 from data_prep.anatomy.threshold import segment_by_threshold
+from data_prep.errors import SegmentationError
 from pekit.common.errors import UserError, nearest
 
 # Without contrast the median over the heart, walls included, is 30 to 60 HU. Contrast that makes a
@@ -38,8 +41,9 @@ def segment(
         options: the method's options, e.g. `folder` for `precomputed`.
 
     Returns:
-        Lungs, heart, and further organs if the method gives them. The place of a lung that is
-        missing from the mask is in `unseen`, so that the hull covers it.
+        Lungs, heart, and further organs if the method gives them. The place of lung that is missing
+        from the mask is in `unseen`, so that the hull covers it. `remarks` say so, and whether the
+        anatomy contradicts the axes.
 
     Raises:
         SegmentationError: lungs or heart not found, or implausible (`plausible.check_masks`).
@@ -55,7 +59,12 @@ def segment(
             f"segmentation method {method} takes the options ({', '.join(known)}); "
             f"unknown or missing: {', '.join(wrong)}"
         )
-    return check_masks(function(volume_hu, spacing_mm, **options), volume_hu, spacing_mm)
+    try:
+        return check_masks(function(volume_hu, spacing_mm, **options), volume_hu, spacing_mm)
+    except SegmentationError as error:
+        # An image that is turned over is often the reason.
+        remarks = remarks_without_masks(*reduce_volume(volume_hu, spacing_mm))
+        raise SegmentationError("; ".join([str(error), *remarks])) from error
 
 
 def check_method(method: str) -> None:

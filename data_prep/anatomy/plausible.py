@@ -12,6 +12,7 @@ import numpy as np
 from data_prep.anatomy.body import LUNG_HU, OUTER_HU
 from data_prep.anatomy.coarse import enlarge_blocks, reduce_mask, reduce_volume
 from data_prep.anatomy.masks import Masks
+from data_prep.anatomy.orientation import orientation_remarks
 from data_prep.anatomy.thorax import Thorax
 from data_prep.errors import SegmentationError
 
@@ -49,7 +50,7 @@ def check_masks(masks: Masks, hu: np.ndarray, spacing_mm: tuple[float, float, fl
         _check_opaque(thorax)
     if thorax.place is not None:
         masks = replace(masks, unseen=enlarge_blocks(thorax.place, hu.shape))
-    masks = replace(masks, remarks=tuple(thorax.remarks()))
+    masks = replace(masks, remarks=(*orientation_remarks(thorax), *thorax.remarks()))
     if all(
         any(part.take(end, axis).any() for part in masks.parts())
         for axis in range(3)

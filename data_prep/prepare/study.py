@@ -65,6 +65,7 @@ class Prepared:
         heart_hu: median HU of the heart, NaN without masks.
         landmarks: name -> voxel (z, y, x) in the whole volume, or None.
         problem: why there are no masks, or "".
+        remarks: what a reader of the result should know of the image.
     """
 
     hu: np.ndarray
@@ -73,6 +74,7 @@ class Prepared:
     heart_hu: float
     landmarks: dict[str, tuple[float, float, float] | None]
     problem: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 def segment_volume(volume: Volume, settings: PrepareSettings, study: str = "") -> Masks:
@@ -110,6 +112,7 @@ def prepare_volume(volume: Volume, settings: PrepareSettings, study: str = "") -
         box,
         contrast_hu(volume.hu, masks.heart),
         from_masks(masks, volume.hu, volume.spacing_mm) if settings.landmarks == "masks" else {},
+        remarks=masks.remarks,
     )
 
 
@@ -172,6 +175,7 @@ def prepare_study(task: StudyTask, root: Path, settings: PrepareSettings) -> dic
         else:
             if made.problem:
                 audit = replace(audit, reasons=(f"uncropped: {made.problem}", *audit.reasons))
+            audit = replace(audit, reasons=(*audit.reasons, *made.remarks))
             row |= _write_volume(task, root, made)
             row |= dict(zip(BOX_COLUMNS, made.box_zyx.ravel().tolist(), strict=True))
             row["volume_ratio"] = volume_ratio(made.box_zyx, volume.hu.shape)
