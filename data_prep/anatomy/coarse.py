@@ -29,8 +29,8 @@ def reduce_volume(
 def reduce_mask(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
     """A mask (Z, Y, X) bool on the grid of `reduce_volume`: voxels more than half covered by it."""
     step, size, _ = _grid(mask.shape, spacing_mm)
-    slices = _every(mask, step).astype(np.float32)
-    return np.stack([cv2.resize(s, size[::-1], interpolation=cv2.INTER_AREA) for s in slices]) > 0.5
+    slices = _every(mask, step).astype(np.uint8) * np.uint8(255)
+    return np.stack([cv2.resize(s, size[::-1], interpolation=cv2.INTER_AREA) for s in slices]) > 127
 
 
 def _grid(shape: tuple, spacing_mm: tuple) -> tuple[int, tuple[int, int], tuple]:

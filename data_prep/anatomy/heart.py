@@ -15,6 +15,7 @@ from data_prep.errors import SegmentationError
 SOFT_HU = (-20, 700)  # fat below, cortical bone above
 CONTRAST_HU = 120  # opacified blood above; myocardium, liver and clotted blood below
 DOME_TOP_MM2 = 400.0  # area of the dome's highest section, larger than that of a hilum
+MAX_DOME = 0.6  # of the lung's height; a dome above is chest wall within a wrong lung mask
 ABOVE_DOME_MM = 12.0  # the left lobe of the liver may rise so far above the right dome's top
 BELOW_DOME_MM = 15.0  # how far below the right dome's top the heart may reach
 SMOOTH_MM = 3.0  # standard deviation of the Gaussian filter
@@ -103,5 +104,8 @@ def diaphragm_dome(thorax: Thorax) -> tuple[int, int, int] | None:
         if area[z] < 4 * DOME_TOP_MM2 and area[z + 1] > 0.85 * area[z]:
             break  # vessels above the dome: the dome itself narrows fast towards its top
         z += 1
+    slices = np.flatnonzero(right.any((1, 2)))
+    if z > slices[0] + MAX_DOME * (slices[-1] - slices[0]):
+        return None
     y, x = np.argwhere(bulge[z]).mean(0)
     return z, round(y), round(x)

@@ -17,6 +17,7 @@ class Masks:
             or compute a mask on access, since twenty masks would fill the memory.
         unseen: place of lung that is missing from `lung` (fluid, collapse, cut by the image), or
             None; the hull covers it.
+        coarse: the CT at about 4 mm, `reduce_volume` of it, once it has been computed.
         remarks: what a reader of the result should know of the image.
     """
 
@@ -24,6 +25,7 @@ class Masks:
     heart: np.ndarray
     organs: Mapping[str, np.ndarray] = field(default_factory=dict)
     unseen: np.ndarray | None = None
+    coarse: tuple[np.ndarray, tuple[float, float, float]] | None = None
     remarks: tuple[str, ...] = ()
 
     def parts(self) -> list[np.ndarray]:

@@ -21,7 +21,7 @@ SPINE_OUT_MM = 45.0  # and outwards
 SPINE_HALF_MM = 15.0  # to each side of the middle
 MIN_BONE_ML = 10.0
 SPINE_SHARE = 0.35  # of the bone that lies behind; 0.73 and more in whole chests, 0.28 if turned
-HEART_MM = -6.0  # from the spine to the left; 7 to 18 in real chests
+HEART_MM = -7.0  # from the spine to the left; 7 to 18 in real chests
 CHECK = "check the orientation in the file's header"
 
 

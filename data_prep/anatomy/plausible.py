@@ -44,13 +44,17 @@ def check_masks(masks: Masks, hu: np.ndarray, spacing_mm: tuple[float, float, fl
             raise SegmentationError(
                 f"{organ} of {ml:.0f} mL is implausible ({least:.0f} to {most:.0f} mL)"
             )
-    coarse, coarse_mm = reduce_volume(hu, spacing_mm)
+    coarse, coarse_mm = masks.coarse or reduce_volume(hu, spacing_mm)
     thorax = Thorax(coarse, reduce_mask(masks.lung, spacing_mm), coarse_mm)
     if thorax.opaque:
         _check_opaque(thorax)
     if thorax.place is not None:
         masks = replace(masks, unseen=enlarge_blocks(thorax.place, hu.shape))
-    masks = replace(masks, remarks=(*orientation_remarks(thorax), *thorax.remarks()))
+    masks = replace(
+        masks,
+        coarse=(coarse, coarse_mm),
+        remarks=(*orientation_remarks(thorax), *thorax.remarks()),
+    )
     if all(
         any(part.take(end, axis).any() for part in masks.parts())
         for axis in range(3)

@@ -12,7 +12,7 @@ import numpy as np
 from data_prep.anatomy.body import LUNG_HU, midline
 from data_prep.anatomy.opaque import Opaque, opaque_lung
 
-WALL_MM = 8.0  # less tissue than this beside the lung, and the chest wall is outside the image
+WALL_MM = 8.0  # no tissue so near the lung: the chest wall is outside the image
 MIN_CUT_MM = 20.0  # of the lungs' outline on a slice without a wall
 MIN_CUT_SLICES = 0.1  # of the slices with lung
 END_SHARE = 0.3  # of the lungs' largest section, on the first or last slice: they go on
@@ -58,16 +58,18 @@ class Thorax:
         return found
 
     def _without_wall(self, axis: int, step: int) -> np.ndarray:
-        """The first lung voxel of each line along an axis, unless there is tissue before it."""
+        """The first lung voxel of each line along an axis, if the image ends before it: by its
+        edge, or by padding, which has a single value."""
         hu, lung, edge = (
             np.moveaxis(array, axis, 2)[:, :, ::step]
             for array in (self.hu, self.seen, np.zeros_like(self.seen))
         )
         reach = max(2, round(WALL_MM / self.spacing_mm[axis]))
         first = lung.argmax(2)
-        before = first[..., None] - 1 - np.arange(reach)
-        wall = (np.take_along_axis(hu, before.clip(0), 2) > LUNG_HU) & (before >= 0)
-        z, line = np.nonzero(lung.any(2) & ~wall.any(2))
+        before = (first[..., None] - 1 - np.arange(reach + 1)).clip(0)
+        outside = np.take_along_axis(hu, before, 2)
+        ends = (outside < LUNG_HU).all(2) & (np.ptp(outside[:, :, 1:], 2) == 0)
+        z, line = np.nonzero(lung.any(2) & ends)
         edge[z, line, first[z, line]] = True
         return np.moveaxis(edge[:, :, ::step], 2, axis)
 

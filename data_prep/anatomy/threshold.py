@@ -37,10 +37,11 @@ def segment_by_threshold(hu: np.ndarray, spacing_mm: tuple[float, float, float])
     lung = _without_crumbs(lung, spacing)
     heart = find_heart(coarse, lung, spacing)
     if coarse.shape == hu.shape:
-        return Masks(lung, heart)
+        return Masks(lung, heart, coarse=(coarse, spacing))
     return Masks(
         enlarge(lung, hu, lambda slice_hu: slice_hu < LUNG_HU),
         enlarge(heart, hu, lambda slice_hu: slice_hu > SOFT_HU[0]),
+        coarse=(coarse, spacing),
     )
 
 

@@ -111,7 +111,7 @@ class Scan:
     @cached_property
     def coarse(self) -> tuple[np.ndarray, tuple[float, float, float]]:
         """The reduced volume, and its voxel size (z, y, x) in mm."""
-        return reduce_volume(self.hu, self.spacing_mm)
+        return self.masks.coarse or reduce_volume(self.hu, self.spacing_mm)
 
     @cached_property
     def traced_airway(self) -> tuple[Organ, Point] | None:
