@@ -88,7 +88,7 @@ def back_to_front(thorax: Thorax) -> bool:
 def _heart_mm(thorax: Thorax) -> float:
     """How far to the left of the spine the soft tissue between the lungs lies, in their lower half;
     0 where the lungs are not seen whole."""
-    if thorax.place is not None:
+    if thorax.place is not None or thorax.goes_on:
         return 0.0
     slices = np.flatnonzero(thorax.seen.any((1, 2)))
     height = slices[-1] + 1 - slices[0]

@@ -104,19 +104,24 @@ class Thorax:
         half = max(self.middle - columns[0], columns[-1] + 1 - self.middle)
         return max(width, 2.0 * half, DEPTH_TO_WIDTH * depth)
 
+    @cached_property
+    def goes_on(self) -> list[str]:
+        """Where the lungs go on beyond the first and the last slice: below, above."""
+        area = np.count_nonzero(self.seen, axis=(1, 2))
+        ends = {"below": area[0], "above": area[-1]}
+        return [end for end, voxels in ends.items() if voxels > END_SHARE * area.max()]
+
     def remarks(self) -> list[str]:
         """What a reader of the result should know of the image."""
         remarks = []
-        area = np.count_nonzero(self.seen, axis=(1, 2))
-        ends = {"below": area[0], "above": area[-1]}
-        if on := [end for end, voxels in ends.items() if voxels > END_SHARE * area.max()]:
-            height = np.count_nonzero(area) * self.spacing_mm[0]
-            remarks.append(
-                f"a part of the chest: {height:.0f} mm of the lungs, which go on {' and '.join(on)}"
-            )
+        if self.goes_on:
+            height = np.count_nonzero(self.seen.any((1, 2))) * self.spacing_mm[0]
+            ends = " and ".join(self.goes_on)
+            remarks.append(f"a part of the chest: {height:.0f} mm of the lungs, which go on {ends}")
         if self.cut:
             remarks.append(f"the image cuts the lungs ({', '.join(self.cut)}): the hull ends there")
         if self.opaque:
             part = "" if self.opaque.whole else "part of the "
-            remarks.append(f"{part}{self.opaque.side} lung is opaque: the hull covers its place")
+            lung = f"{part}{self.opaque.side} lung"
+            remarks.append(f"{lung} is opaque, or missing in its mask: the hull covers its place")
         return remarks

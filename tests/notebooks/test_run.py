@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import psutil
 import pytest
 from nbformat.sign import NotebookNotary
@@ -20,6 +21,7 @@ from batch.experiment import read_experiment
 from batch.fingerprint import notebook_files
 from batch.notebook import run_notebook
 from batch.parameters import check_parameters, read_parameters
+from data_prep.images import read_image, write_image
 from pekit.common.errors import UserError
 from run import main
 
@@ -422,3 +424,21 @@ def test_compare_says_what_it_lacks(names, message, tmp_path, monkeypatch):
     monkeypatch.setattr(commands, "ROOT", tmp_path)
     with pytest.raises(UserError, match=message):
         commands.compare(names, "predict", "")
+
+
+def test_the_data_file_of_an_image_lies_beside_the_users_path(tmp_path, monkeypatch):
+    voxels = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    (tmp_path / "contents").mkdir()
+    (tmp_path / "jane").mkdir()
+    write_image(tmp_path / "jane" / "scan.mhd", voxels, (1, 1, 1), (0, 0, 0))
+    for number, file in enumerate(sorted((tmp_path / "jane").iterdir())):  # as in an annex
+        file.rename(tmp_path / "contents" / f"{number}")
+        file.symlink_to(tmp_path / "contents" / f"{number}")
+    read = []
+
+    def run(notebook, made, params, **_):
+        read.append(read_image(commands.NOTEBOOKS / params["DICOM"]).array)
+
+    monkeypatch.setattr(commands, "run_notebook", run)
+    commands.predict_study(str(tmp_path / "jane" / "scan.mhd"), str(tmp_path), str(tmp_path / "o"))
+    assert (read[0] == voxels).all()
