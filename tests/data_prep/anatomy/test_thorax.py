@@ -62,9 +62,7 @@ def test_sides_that_the_image_cuts(scan, cut):
     width = hu.shape[2]
     first, stop = round(cut[0] * width), width - round(cut[1] * width)
     where = np.s_[:, :, first:stop]
-    lung = old[0].lung
-    sides = ["right"] * lung[:, :, :first].any() + ["left"] * lung[:, :, stop:].any()
-    remark = f"the image cuts the lungs ({', '.join(sides)})" if cut == (0.2, 0.2) else ""
+    remark = "the image cuts the lungs (right, left)" if cut == (0.2, 0.2) else ""
     check(np.ascontiguousarray(hu[where]), spacing, where, old, remark)
 
 
