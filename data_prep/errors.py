@@ -2,9 +2,12 @@
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from pekit.common.errors import UserError
+
+LISTED = 20  # names of files that a message lists
 
 
 class StudyError(UserError):
@@ -15,15 +18,48 @@ class StudyError(UserError):
             shared.
         where: the file or folder concerned; the message names it.
         way_out: what the user can do about it.
+        files: the files concerned in the folder `where`, if several; the message names them too.
     """
 
-    def __init__(self, reason: str, where: Path | None = None, way_out: str = ""):
-        self.reason, self.where, self.way_out = reason, where, way_out
-        message = f"{where}: {reason}" if where else reason
+    def __init__(
+        self,
+        reason: str,
+        where: Path | None = None,
+        way_out: str = "",
+        files: tuple[Path, ...] = (),
+    ):
+        self.reason, self.where, self.way_out, self.files = reason, where, way_out, files
+        message = f"{printable(where)}: {reason}" if where else reason
+        if files:
+            names = [printable(file.relative_to(where)) for file in files[:LISTED]]
+            more = [f"and {len(files) - LISTED} more"] * (len(files) > LISTED)
+            message += f": {', '.join(names + more)}"
         super().__init__(f"{message}; {way_out}" if way_out else message)
 
     def __reduce__(self):
-        return StudyError, (self.reason, self.where, self.way_out)
+        return StudyError, (self.reason, self.where, self.way_out, self.files)
+
+
+def refuse(errors: Iterable[StudyError]) -> None:
+    """Raise the errors of single files, if any: all those that are like the first, as one error."""
+    found = list(errors)
+    if not found:
+        return
+    alike = [error for error in found if _kind(error) == _kind(found[0])]
+    if len(alike) == 1:
+        raise found[0]
+    files = tuple(error.where for error in alike)
+    folder = Path(os.path.commonpath([file.parent for file in files]))
+    raise StudyError(f"{len(files)} files: {found[0].reason}", folder, found[0].way_out, files)
+
+
+def _kind(error: StudyError) -> str:
+    return re.sub(r"-?\d+(\.\d+)?", "n", error.reason)
+
+
+def printable(path: Path) -> str:
+    r"""A path as text that can be written anywhere: bytes that are not UTF-8 become `\xe9`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 class SetupError(UserError):

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from pydicom import Dataset
 
-from data_prep.errors import StudyError
+from data_prep.errors import StudyError, refuse
+from data_prep.positions import Spacing, slice_spacing
 from data_prep.volume import Orientation
 
 AXIS_TOLERANCE = 0.01  # off-axis part of a direction cosine: 0.6 degrees
@@ -122,10 +123,8 @@ def _orientation(cosines: np.ndarray, file: Path) -> Orientation:
     )
 
 
-def slice_steps(
-    slices: list[tuple[Path, Dataset]], z_mm: np.ndarray
-) -> tuple[float, int, list[str]]:
-    """Slice distance in mm, the number of missing slices, and notes on gaps.
+def read_spacing(slices: list[tuple[Path, Dataset]], z_mm: np.ndarray) -> Spacing:
+    """Distances between slices.
 
     Args:
         slices: in z order, for messages.
@@ -141,21 +140,16 @@ def slice_steps(
         raise StudyError(
             f"{steps.max():g} mm between two slices", slices[int(steps.argmax()) + 1][0]
         )
-    step = float(np.median(steps))
-    twin = int(np.argmin(steps))
-    if steps[twin] < 0.01 * max(step, 0.1):
-        raise StudyError(
+    twins = np.flatnonzero(steps < 0.01 * max(float(np.median(steps)), 0.1))
+    refuse(
+        StudyError(
             f"two slices at one position ({z_mm[twin]:g} mm)",
             slices[twin + 1][0],
             "remove one of them",
         )
-    jumps = np.rint(steps / step).astype(int)
-    notes = [f"gap of {jumps[z] - 1} slices after z={z}" for z in np.flatnonzero(jumps > 1)]
-    if np.abs(steps / step - np.maximum(jumps, 1)).max() > 0.1:
-        notes.append(f"uneven slice distance, {steps.min():.2f} to {steps.max():.2f} mm")
-    jumps = np.maximum(jumps, 1)
-    # Over the whole stack, since positions in files are rounded.
-    return float((z_mm[-1] - z_mm[0]) / jumps.sum()), int((jumps - 1).sum()), notes
+        for twin in twins
+    )
+    return slice_spacing(z_mm)
 
 
 def read_numbers(file: Path, dataset: Dataset, name: str, count: int) -> np.ndarray:

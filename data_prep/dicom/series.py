@@ -19,7 +19,7 @@ from pydicom.uid import UID
 
 from data_prep.dicom.decode import decode, is_lossy
 from data_prep.dicom.files import NEEDED, Slices, ct_slices, read_files, text
-from data_prep.dicom.geometry import read_geometry, read_numbers, slice_steps
+from data_prep.dicom.geometry import read_geometry, read_numbers, read_spacing
 from data_prep.errors import StudyError
 from data_prep.volume import PADDING, Orientation, Volume, to_hu
 from pekit.dataset.schema import AIR_HU
@@ -50,6 +50,7 @@ class Series:
     notes: tuple[str, ...]
     repairs: tuple[str, ...]
     missing_slices: int
+    z_mm: np.ndarray
     orientation: Orientation
     syntaxes: tuple[str, ...]
 
@@ -73,7 +74,7 @@ def open_series(folder: Path, series: str | None = None, pixels: bool = False) -
         order = np.argsort(geometry.position_mm[:, 0], kind="stable")
         slices = [slices[i] for i in order]
         position = geometry.position_mm[order]
-        step, missing, gaps = slice_steps(slices, position[:, 0])
+        spacing = read_spacing(slices, position[:, 0])
         first = slices[0][1]
         if geometry.orientation != Orientation():
             repairs.append("rows or columns turned to LPS")
@@ -82,14 +83,15 @@ def open_series(folder: Path, series: str | None = None, pixels: bool = False) -
         return Series(
             slices=slices,
             shape=(len(slices), *_lps_size(geometry.rows, geometry.columns, geometry.orientation)),
-            spacing_mm=(step, *geometry.spacing_mm),
+            spacing_mm=(spacing.step_mm, *geometry.spacing_mm),
             origin_mm=tuple(position[0].tolist()),
             study_uid=str(first.StudyInstanceUID),
             series_uid=str(first.SeriesInstanceUID),
             sop_uids=tuple(str(dataset.SOPInstanceUID) for _, dataset in slices),
-            notes=(*notes, *gaps),
+            notes=(*notes, *spacing.notes),
             repairs=tuple(repairs),
-            missing_slices=missing,
+            missing_slices=int(spacing.missing.sum()),
+            z_mm=position[:, 0],
             orientation=geometry.orientation,
             syntaxes=tuple(sorted({_syntax(dataset) for _, dataset in slices})),
         )
@@ -120,6 +122,7 @@ def read_series(folder: Path, series: str | None = None) -> Volume:
         notes=(*headers.notes, *sorted(padding_notes)),
         repairs=headers.repairs,
         missing_slices=headers.missing_slices,
+        z_mm=headers.z_mm,
         syntaxes=headers.syntaxes,
         orientation=headers.orientation,
     )
