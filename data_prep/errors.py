@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -55,6 +56,14 @@ def refuse(errors: Iterable[StudyError]) -> None:
 
 def _kind(error: StudyError) -> str:
     return re.sub(r"-?\d+(\.\d+)?", "n", error.reason)
+
+
+def dcmodify(change: str, files: Path) -> str:
+    """The command of DCMTK, a free toolkit, that changes a tag of a file or of a folder's files."""
+    where = shlex.quote(printable(files))
+    if files.is_dir():
+        return f"find {where} -type f -exec dcmodify -nb {change} {{}} + (DCMTK)"
+    return f"dcmodify -nb {change} {where} (DCMTK)"
 
 
 def printable(path: Path) -> str:

@@ -64,7 +64,7 @@ COMPRESSED = {
     JPEG2000: (read_jpeg2000, "jpeg2k_decode"),
 }
 LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000)
-REFETCH = "download it again, or remove it from the folder"
+REFETCH = "download it again, or move it out of the folder"
 
 
 def decode(file: Path, dataset: Dataset) -> np.ndarray:
@@ -80,7 +80,9 @@ def decode(file: Path, dataset: Dataset) -> np.ndarray:
     """
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax not in (*NATIVE, *COMPRESSED):
-        name = UID(syntax).name if syntax else "without a name"
+        if not syntax:
+            raise StudyError("compressed pixels without a transfer syntax", file, REFETCH)
+        name = UID(syntax).name
         raise StudyError(f"the transfer syntax {name} is not supported", file, "convert the file")
     rows, columns, allocated, stored, signed = _layout(file, dataset)
     dtype = np.dtype(f"{'i' if signed else 'u'}{allocated // 8}")

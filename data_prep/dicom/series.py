@@ -20,7 +20,7 @@ from pydicom.uid import UID
 from data_prep.dicom.decode import decode, is_lossy
 from data_prep.dicom.files import NEEDED, Slices, ct_slices, read_files, text
 from data_prep.dicom.geometry import read_geometry, read_numbers, read_spacing
-from data_prep.errors import StudyError
+from data_prep.errors import StudyError, refuse
 from data_prep.volume import PADDING, Orientation, Volume, to_hu
 from pekit.dataset.schema import AIR_HU
 
@@ -60,12 +60,14 @@ def open_series(folder: Path, series: str | None = None, pixels: bool = False) -
 
     Args:
         folder: DICOM files in any order and nesting.
-        series: SeriesInstanceUID to read, if the folder holds several.
+        series: which series to read, if the folder holds several, as the refusal numbers them
+            ("2", or "1.2" for an acquisition), or its SeriesInstanceUID.
         pixels: keep access to the pixel data, for `read_series`.
 
     Raises:
-        StudyError: no DICOM file, several series, a damaged header, slices that do not form a
-            single stack, or images that are not axial single-frame CT. The message names the file.
+        StudyError: no DICOM file, several series or acquisitions, a damaged header, slices that do
+            not form a single stack, or images that are not axial single-frame CT. The message names
+            the file, or all files with the same fault.
     """
     folder = Path(folder)
     with disable_value_validation():  # the data set's 12-hex-digit UIDs are not valid UIDs
@@ -104,14 +106,19 @@ def read_series(folder: Path, series: str | None = None) -> Volume:
         StudyError: as for `open_series`, or pixels that cannot be decoded.
     """
     headers = open_series(folder, series, pixels=True)
-    hu, padding_notes = None, set()
+    hu, padding_notes, faults = None, set(), []
     with disable_value_validation():
         for z, (file, dataset) in enumerate(headers.slices):
-            pixels, note = _decode(file, dataset)
+            try:
+                pixels, note = _decode(file, dataset)
+            except StudyError as error:  # the others are read on, to name all that are damaged
+                faults.append(error)
+                continue
             if hu is None:  # only after the first pixels have confirmed the size
                 hu = np.empty(headers.shape, np.int16)
             hu[z] = headers.orientation.to_lps(pixels)
             padding_notes |= note
+    refuse(faults)
     return Volume(
         hu=hu,
         spacing_mm=headers.spacing_mm,
