@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from pekit.common.errors import UserError
+from pekit.common.errors import UserError, printable
 
 LISTED = 20  # names of files that a message lists
 
@@ -64,11 +64,6 @@ def dcmodify(change: str, files: Path) -> str:
     if files.is_dir():
         return f"find {where} -type f -exec dcmodify -nb {change} {{}} + (DCMTK)"
     return f"dcmodify -nb {change} {where} (DCMTK)"
-
-
-def printable(path: Path) -> str:
-    r"""A path as text that can be written anywhere: bytes that are not UTF-8 become `\xe9`."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 class SetupError(UserError):

@@ -102,7 +102,9 @@ def _coded_listing(data: Path, source: str) -> tuple[pd.DataFrame, dict[str, np.
     table = table.astype(dict.fromkeys(small, "int8"))
     codes, values = {}, {}
     for name in UIDS:
-        codes[name], values[name] = pd.factorize(table[name], sort=name == STUDY, use_na_sentinel=False)
+        codes[name], values[name] = pd.factorize(
+            table[name], sort=name == STUDY, use_na_sentinel=False
+        )
     order = np.argsort(codes[STUDY], kind="stable")
     codes = {name: code[order] for name, code in codes.items()}
     # Python's own text in one block: pandas cuts it into studies much faster than its text type.

@@ -19,7 +19,7 @@ from data_prep.errors import StudyError
 from data_prep.images import is_image, read_image_volume
 from data_prep.rsna import StudyTask
 from data_prep.volume import Volume
-from pekit.dataset.schema import EXAM_LABELS, LABELS, SLICE_LABEL, UIDS, public_uid
+from pekit.dataset.schema import LABELS, SLICE_LABEL, UIDS, public_uid
 
 MAX_MISSING = 0.25  # a study that lacks a larger share of its slices is excluded
 MAX_DARKEST_HU = -900  # 1st percentile: the darkest voxels of a chest CT are air

@@ -1,8 +1,8 @@
 """Find several acquisitions that share one series, such as without and with contrast.
 
 Their slices interleave, or lie at the same positions, and would make one false volume. They differ
-in a tag by which each of them, alone, is an even stack, and these stacks overlap. (A scan of several
-steps has several acquisitions too, but they lie above each other.)
+in a tag by which each of them, alone, is an even stack, and these stacks overlap. (A scan in steps
+has several acquisitions too, but they lie above each other.)
 """
 
 from collections.abc import Iterator

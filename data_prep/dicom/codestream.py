@@ -3,8 +3,8 @@
 It is read before decoding, so that a damaged size neither takes gigabytes of memory nor gives an
 image of another shape, and that a stream cut short or overwritten by a marker is found. JPEG
 (ITU-T T.81) and JPEG-LS (T.87) share their markers; JPEG 2000 (T.800) has its own and may lie in
-the boxes of a JP2 file (its annex I), and RLE (DICOM PS3.5 annex G) has a table of offsets. Scanners
-fill a stream up to an even length, or further, with zeros or with FF: both are skipped.
+the boxes of a JP2 file (its annex I), and RLE (DICOM PS3.5 annex G) has a table of offsets.
+Scanners fill a stream up to an even length, or further, with zeros or with FF: both are skipped.
 """
 
 import re

@@ -24,9 +24,16 @@ from pydicom.uid import (
 
 from data_prep.dicom.acquisitions import acquisitions
 from data_prep.dicom.decode import REFETCH
-from data_prep.dicom.find import files_below, is_packed, name_form, starts_without_preamble, was_dicom
+from data_prep.dicom.find import (
+    files_below,
+    is_packed,
+    name_form,
+    starts_without_preamble,
+    was_dicom,
+)
 from data_prep.dicom.geometry import read_positions
-from data_prep.errors import StudyError, brief, dcmodify, printable, refuse
+from data_prep.errors import StudyError, brief, dcmodify, refuse
+from pekit.common.errors import printable
 from pekit.dataset.schema import UIDS
 
 # Tags that a slice must have to become part of a volume.
@@ -125,7 +132,7 @@ def _read(file: Path, pixels: bool, force: bool = False) -> Dataset:
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, little = dataset.original_encoding
         # Of undefined length are compressed pixels, of any syntax.
-        if not pixels or "PixelData" in dataset and not dataset["PixelData"].is_undefined_length:
+        if not pixels or ("PixelData" in dataset and not dataset["PixelData"].is_undefined_length):
             dataset.file_meta.TransferSyntaxUID = (
                 ImplicitVRLittleEndian
                 if implicit

@@ -1,7 +1,7 @@
 """Find the DICOM files of a folder: through links, by their content and not their names.
 
-A file that is no DICOM file (a licence, a viewer, a picture) is set aside, unless its name says that
-it was one: a damaged file must not be lost without a word.
+A file that is no DICOM file (a licence, a viewer, a picture) is set aside, unless its name says
+that it was one: a damaged file must not be lost without a word.
 """
 
 import gzip
@@ -15,7 +15,10 @@ from data_prep.errors import StudyError
 DICOM_SUFFIXES = (".dcm", ".dic", ".dicom", ".ima")
 MARK = slice(128, 132)  # where "DICM" stands
 # Bytes that open a data set without preamble: group 0002 or 0008, and an element of it.
-_LITTLE, _BIG = re.compile(rb"[\x02\x08]\0[\0-\x70]\0", re.S), re.compile(rb"\0\x08\0[\0-\x70]", re.S)
+_LITTLE, _BIG = (
+    re.compile(rb"[\x02\x08]\0[\0-\x70]\0", re.S),
+    re.compile(rb"\0\x08\0[\0-\x70]", re.S),
+)
 _VR = re.compile(rb"AE|AS|CS|DA|DT|LO|LT|PN|SH|SQ|ST|TM|UI|UL|OB")
 
 
@@ -46,7 +49,7 @@ def starts_without_preamble(head: bytes) -> bool:
     """Whether a file that begins with `head` is a data set without preamble and mark."""
     explicit = _VR.match(head, 4) is not None
     implicit = int.from_bytes(head[4:8], "little") < 1 << 16 and head[:1] == b"\x08"
-    return bool(_LITTLE.match(head) and (explicit or implicit) or _BIG.match(head) and explicit)
+    return bool((_LITTLE.match(head) and (explicit or implicit)) or (_BIG.match(head) and explicit))
 
 
 def is_packed(file: Path, head: bytes) -> bool:

@@ -8,6 +8,10 @@ A file that cannot be read faithfully is refused with a StudyError that names it
 replaced by zeros.
 """
 
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +74,7 @@ def open_series(folder: Path, series: str | None = None, pixels: bool = False) -
             the file, or all files with the same fault.
     """
     folder = Path(folder)
-    with disable_value_validation():  # the data set's 12-hex-digit UIDs are not valid UIDs
+    with _quietly():  # the data set's 12-hex-digit UIDs are not valid UIDs
         slices, notes, repairs = ct_slices(folder, series, pixels)
         geometry = read_geometry(slices)
         order = np.argsort(geometry.position_mm[:, 0], kind="stable")
@@ -107,7 +111,7 @@ def read_series(folder: Path, series: str | None = None) -> Volume:
     """
     headers = open_series(folder, series, pixels=True)
     hu, padding_notes, faults = None, set(), []
-    with disable_value_validation():
+    with _quietly():
         for z, (file, dataset) in enumerate(headers.slices):
             try:
                 pixels, note = _decode(file, dataset)
@@ -143,7 +147,7 @@ def read_headers(folder: Path) -> pd.DataFrame:
     Raises:
         StudyError: no DICOM file there, or a file that is not DICOM.
     """
-    with disable_value_validation():
+    with _quietly():
         return pd.DataFrame(
             {
                 "file": str(file),
@@ -152,6 +156,20 @@ def read_headers(folder: Path) -> pd.DataFrame:
             }
             for file, dataset in read_files(Path(folder), pixels=False)[0]
         )
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Let pydicom take any value and say nothing: a warning would quote paths and tags."""
+    log = logging.getLogger("pydicom")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        with disable_value_validation(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _lps_size(rows: int, columns: int, orientation: Orientation) -> tuple[int, int]:

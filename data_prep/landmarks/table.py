@@ -96,9 +96,7 @@ def read_landmarks_csv(path: Path) -> pd.DataFrame:
     return table.assign(**{axis: numbers[axis].astype(float) for axis in axes})
 
 
-def to_voxels(
-    landmarks_mm: Mapping[str, Point | None], volume: Volume
-) -> dict[str, Point | None]:
+def to_voxels(landmarks_mm: Mapping[str, Point | None], volume: Volume) -> dict[str, Point | None]:
     """Convert positions in LPS mm (z, y, x) to voxels (z, y, x); None if not in the volume."""
     return {
         name: None if point is None else volume.voxel(point) for name, point in landmarks_mm.items()

@@ -93,7 +93,7 @@ def test_a_folder_whose_name_is_not_utf8_stops_no_data_set(cohort, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(cohort, data)
     odd = os.fsencode(data / "train") + b"/M\xfcller"
-    shutil.copytree(next(f for f in (data / "train").iterdir()), odd)
+    shutil.copytree(next(f for f in (data / "train").iterdir()), os.fsdecode(odd))
     # A study that is listed, with a file of such a name that is cut short.
     listed = next(f for f in (data / "test").iterdir())
     file = next(listed.rglob("*.dcm"))

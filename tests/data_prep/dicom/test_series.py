@@ -476,7 +476,9 @@ def without_meta(path: Path, what: str) -> None:
         path.write_bytes(file.getvalue() + data)
 
 
-META = ["only TransferSyntaxUID", "only MediaStorageSOPClassUID", "only ", "no preamble", "no meta"]  # fmt: skip
+META = (
+    "only TransferSyntaxUID", "only MediaStorageSOPClassUID", "only ", "no preamble", "no meta",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("what", META)
@@ -527,7 +529,12 @@ def test_a_dose_report_of_one_page_is_set_aside(tmp_path):
 
 @pytest.mark.parametrize(
     ("names", "damaged"),
-    [("IM{:04}", "IM0002"), ("{}.dcm", "2.dcm"), ("1.2.840.{}", "1.2.840.2"), ("{:08X}", "00000002")],
+    [
+        ("IM{:04}", "IM0002"),
+        ("{}.dcm", "2.dcm"),
+        ("1.2.840.{}", "1.2.840.2"),
+        ("{:08X}", "00000002"),
+    ],
 )
 @pytest.mark.parametrize("content", [b"", bytes(9000), b"<html>" * 99])
 def test_a_damaged_file_is_told_from_other_files_by_its_name(tmp_path, names, damaged, content):
@@ -569,6 +576,26 @@ def test_all_files_with_the_same_fault_are_named_at_once(tmp_path, tags, reason)
     first = 1 if "SOPInstanceUID" in tags else 0
     assert all(f"zz{k}.dcm" in str(caught.value) for k in range(first, 3))
     assert "zz" not in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "command"),
+    [
+        ("SeriesInstanceUID", "5 series of one file each", "-m SeriesInstanceUID=1.2.3"),
+        ("StudyInstanceUID", "5 studies share one series", "-m StudyInstanceUID=1.2.3"),
+        ("SOPInstanceUID", "4 files: another file has the same SOPInstanceUID", "-gin"),
+    ],
+)
+def test_uids_of_a_bad_export_are_said_with_a_command(tmp_path, name, reason, command):
+    """A UID for each slice that all should share (dcm2niix#495, fo-dicom#497), or the reverse."""
+    for z, path in enumerate(write_series(tmp_path)):
+        dataset = pydicom.dcmread(path)
+        setattr(dataset, name, "1.2.3" if name == "SOPInstanceUID" else f"1.2.{z}")
+        dataset.save_as(path)
+    with pytest.raises(StudyError, match=reason) as caught:
+        read_series(tmp_path)
+    assert f"dcmodify -nb {command} " in str(caught.value)
+    assert str(tmp_path) in caught.value.way_out
 
 
 def test_a_decimal_comma_is_said_with_its_way_out(tmp_path):
