@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from pydicom import Dataset
+from pydicom.tag import BaseTag, Tag
 
 from data_prep.positions import TOLERANCE
 
@@ -19,6 +20,9 @@ VALUES = (
 TIMES = ("AcquisitionTime", "ContentTime", "TriggerTime")
 # These number acquisitions; by the other tags, single slices may be alike by chance.
 NUMBERS = VALUES[:2]
+# The tube's current follows patient and rotation, so its values may alternate in one scan.
+MODULATED = VALUES[4:]
+TAGS = {name: Tag(name) for name in (*VALUES, *TIMES, "InstanceNumber")}
 SMALLEST = 3  # slices; fewer are no acquisition
 PAUSE = 5  # times the usual time between two slices
 
@@ -33,24 +37,47 @@ def acquisitions(datasets: list[Dataset], z_mm: np.ndarray) -> tuple[list[np.nda
     Returns:
         One array with all slices, and "", if there is one acquisition.
     """
+    in_order = _numbered_in_order(datasets, z_mm)
     for name, labels in _labels(datasets, z_mm):
+        if name in MODULATED and in_order:
+            continue
         groups = [np.flatnonzero(labels == value) for value in np.unique(labels)]
         if _are_several(groups, z_mm, gaps=name in NUMBERS):
             return groups, name
     return [np.arange(len(z_mm))], ""
 
 
+def _numbered_in_order(datasets: list[Dataset], z_mm: np.ndarray) -> bool:
+    """Whether InstanceNumber counts the slices from one end to the other, as in one scan."""
+    numbers = [_text(dataset, TAGS["InstanceNumber"]) for dataset in datasets]
+    if not all(number and number.isdecimal() for number in numbers):
+        return False
+    steps = np.diff(np.array(numbers, int)[np.argsort(z_mm, kind="stable")])
+    return bool((steps > 0).all() or (steps < 0).all())
+
+
 def _labels(datasets: list[Dataset], z_mm: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """For each tag that all slices have: a number (N,) per slice, in the order of its values."""
     for name in (*VALUES, *TIMES):
-        values = [str(value) for d in datasets if (value := d.get(name)) is not None]
-        if len(values) < len(datasets):
+        values = [_text(dataset, TAGS[name]) for dataset in datasets]
+        if None in values or len(set(values)) == 1:
             continue
         try:
             numbers = np.array([_seconds(v) if name in TIMES else float(v) for v in values])
         except ValueError:
             numbers = np.unique(values, return_inverse=True)[1]
         yield name, _bursts(numbers, z_mm) if name in TIMES else numbers
+
+
+def _text(dataset: Dataset, tag: BaseTag) -> str | None:
+    """The value of a tag of text, not decoded by pydicom, which takes 10 times as long."""
+    if tag not in dataset:
+        return None
+    value = dataset.get_item(tag).value
+    text = (
+        value.decode("latin-1") if isinstance(value, bytes) else "" if value is None else str(value)
+    )
+    return text.strip("\0 ")
 
 
 def _seconds(value: str) -> float:

@@ -455,6 +455,11 @@ def test_acquisitions_above_each_other_or_alike_by_chance_are_one_volume(tmp_pat
         tags = {"XRayTubeCurrent": current[z], "ContentTime": times[z], "AcquisitionNumber": 1}
         write_slice(tmp_path / "b" / f"{z}.dcm", stored_pixels()[0], 2.5 * z, **tags)
     assert len(read_series(tmp_path / "b").hu) == 10
+    # Or it alternates with the rotation.
+    for z in range(10):
+        tags = {"XRayTubeCurrent": (200, 250)[z % 2], "InstanceNumber": 90 - z}
+        write_slice(tmp_path / "c" / f"{z}.dcm", stored_pixels()[0], 2.5 * z, **tags)
+    assert len(read_series(tmp_path / "c").hu) == 10
 
 
 def without_meta(path: Path, what: str) -> None:
