@@ -37,7 +37,7 @@ ablations: $(READY)  ## What each part is worth, with seeds and intervals (hours
 
 predict: $(READY)  ## A verdict for one study: make predict DICOM=<folder> MODEL=demo
 	@$(RUN) predict --dicom "$$DICOM" --model "$$MODEL" --out "$$OUT" \
-	  --masks "$$MASKS" --segmenter "$$SEGMENTER"
+	  --series "$$SERIES" --masks "$$MASKS" --segmenter "$$SEGMENTER"
 
 compare: $(READY)  ## Which is better? make compare NAMES="demo nocrop" [STAGE=predict]
 	@$(RUN) compare --names "$$NAMES" --stage "$${STAGE:-predict}" --out "$$OUT"

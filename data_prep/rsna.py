@@ -76,9 +76,17 @@ def read_listing(data: Path, source: str) -> pd.DataFrame:
     Raises:
         UserError: the file is missing, is not a CSV table, or lacks columns.
     """
+    return _coded_listing(data, source)[0]
+
+
+def _coded_listing(data: Path, source: str) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """`read_listing`, and the number of each row's study, series and slice among all there are."""
     path = Path(data) / f"{source}.csv"
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(UIDS, str), keep_default_na=False)
+        # The default engine takes a row with a value too many for an index, silently.
+        table = pd.read_csv(
+            path, dtype=dict.fromkeys(UIDS, str), keep_default_na=False, engine="pyarrow"
+        )
     except FileNotFoundError:
         raise UserError(
             f"{path} does not exist: set DATA to a folder in the RSNA layout (train.csv, train/)"
@@ -92,36 +100,55 @@ def read_listing(data: Path, source: str) -> pd.DataFrame:
     whole = table.select_dtypes("int64")
     small = [name for name in whole if whole[name].between(-128, 127).all()]
     table = table.astype(dict.fromkeys(small, "int8"))
-    return table.sort_values(STUDY, kind="stable", ignore_index=True)
+    codes, values = {}, {}
+    for name in UIDS:
+        codes[name], values[name] = pd.factorize(
+            table[name], sort=name == STUDY, use_na_sentinel=False
+        )
+    order = np.argsort(codes[STUDY], kind="stable")
+    codes = {name: code[order] for name, code in codes.items()}
+    # Python's own text in one block: pandas cuts it into studies much faster than its text type.
+    uids = {name: values[name].to_numpy(object)[code] for name, code in codes.items()}
+    rest = table.drop(columns=list(UIDS)).take(order).reset_index(drop=True)
+    return pd.concat([pd.DataFrame(uids, dtype=object), rest], axis=1), codes
 
 
 def _source_studies(data: Path, source: str) -> Iterator[StudyTask]:
-    table = read_listing(data, source)
+    table, codes = _coded_listing(data, source)
     root = data / source
     # Broken links count too: the audit reports them.
     folders = {entry.name for entry in root.glob("*") if entry.is_dir() or entry.is_symlink()}
-    problems = _listing_problems(table)
-    uids = table[STUDY].to_numpy()
-    edges = np.flatnonzero(np.r_[True, uids[1:] != uids[:-1], True]) if len(uids) else [0]
-    listed = {uids[start]: table.iloc[start:stop] for start, stop in pairwise(edges)}
-    for uid in sorted(listed.keys() | folders):
+    study = codes[STUDY]
+    edges = np.searchsorted(study, np.arange(study.max(initial=-1) + 2))
+    uids = table[STUDY].to_numpy()[edges[:-1]]
+    rows = dict(zip(uids, pairwise(edges), strict=True))
+    problems = _listing_problems(codes, uids)
+    for uid in sorted(rows.keys() | folders):
         plain = Path(uid).name == uid and uid not in ("", ".", "..")
         yield StudyTask(
             public_uid(uid),
             source,
             # A UID from the CSV must not lead out of the data set's folder.
             root / (uid if plain else public_uid(uid)),
-            listed.get(uid, table.iloc[:0]),
+            table.iloc[slice(*rows.get(uid, (0, 0)))],
             problems.get(uid, ()) if plain else ("its StudyInstanceUID is not a plain name",),
         )
 
 
-def _listing_problems(table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    """Contradictions between the studies of one CSV, by study."""
+def _listing_problems(codes: dict[str, np.ndarray], uids: np.ndarray) -> dict[str, tuple[str, ...]]:
+    """Contradictions between the studies of one CSV, by study.
+
+    Args:
+        codes: number of each row's study, series and slice, from `_coded_listing`.
+        uids: the studies.
+    """
     found: dict[str, tuple[str, ...]] = {}
     for column in (SERIES, SOP):
-        pairs = table[[STUDY, column]].drop_duplicates()
-        shared = pairs.loc[pairs[column].duplicated(keep=False), STUDY]
-        for uid in shared.unique():
+        code, study = codes[column], codes[STUDY]
+        count = code.max(initial=-1) + 1
+        first, last = np.full(count, len(uids)), np.full(count, -1)
+        np.minimum.at(first, code, study)
+        np.maximum.at(last, code, study)
+        for uid in uids[np.unique(study[(first < last)[code]])]:
             found[uid] = (*found.get(uid, ()), f"shares a {column} with another study")
     return found

@@ -1,10 +1,15 @@
-"""One CT study as an array in Hounsfield units, on the patient's axes."""
+"""One CT study as an array in Hounsfield units, on the patient's axes.
+
+Slices lie where their files say (`Volume.z_mm`), which after a gap is not origin plus spacing:
+`Volume.voxel` converts mm to voxels, and `Volume.on_even_grid` is for formats that know no gaps.
+"""
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from data_prep.positions import slice_spacing
 from pekit.dataset.schema import AIR_HU
 
 # The extended CT scale, 12 bits with slope 10 and intercept -10240; what is beyond is no HU.
@@ -55,6 +60,7 @@ class Volume:
         syntaxes: keywords of the transfer syntaxes of the files.
         orientation: of the slices in the files; `orientation.to_stored(mask)` turns a mask of this
             volume into the order of the files.
+        z_mm: (Z,) ascending LPS position of each slice; by default evenly spaced from the origin.
     """
 
     hu: np.ndarray
@@ -68,11 +74,45 @@ class Volume:
     missing_slices: int = 0
     syntaxes: tuple[str, ...] = ()
     orientation: Orientation = Orientation()
+    z_mm: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.z_mm is None:
+            even = self.origin_mm[0] + self.spacing_mm[0] * np.arange(len(self.hu))
+            object.__setattr__(self, "z_mm", even)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(Z, Y, X)."""
         return self.hu.shape
+
+    def voxel(self, point_mm: tuple[float, float, float]) -> tuple[float, float, float] | None:
+        """Voxel (z, y, x) of an LPS position (z, y, x) in mm; None outside the volume or in a gap.
+
+        Between two slices z is a fraction. A position belongs to the volume up to half a voxel
+        beyond its outer voxels, and up to half a slice distance into a gap.
+        """
+        before = np.clip(np.searchsorted(self.z_mm, point_mm[0]) - 1, 0, len(self.z_mm) - 2)
+        step = self.z_mm[before + 1] - self.z_mm[before]
+        beyond = point_mm[0] - self.z_mm[before]
+        y_x = ((point_mm[k] - self.origin_mm[k]) / self.spacing_mm[k] for k in (1, 2))
+        voxel = tuple(float(v) for v in (before + beyond / step, *y_x))
+        in_gap = (
+            slice_spacing(self.z_mm).missing[before]
+            and self.spacing_mm[0] / 2 < beyond < step - self.spacing_mm[0] / 2
+        )
+        inside = all(-0.5 <= v <= n - 0.5 for v, n in zip(voxel, self.hu.shape, strict=True))
+        return voxel if inside and not in_gap else None
+
+    def on_even_grid(self, array: np.ndarray) -> tuple[np.ndarray, tuple, tuple]:
+        """An array of this volume on evenly spaced slices, its spacing and origin (z, y, x) in mm.
+
+        A slice that is missing in a gap repeats the nearest one.
+        """
+        count = round((self.z_mm[-1] - self.z_mm[0]) / self.spacing_mm[0]) + 1
+        grid = self.z_mm[0] + self.spacing_mm[0] * np.arange(count)
+        nearest = np.abs(grid[:, None] - self.z_mm).argmin(1)
+        return array[nearest], self.spacing_mm, self.origin_mm
 
 
 def to_hu(plane: np.ndarray) -> tuple[np.ndarray, bool]:

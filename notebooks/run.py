@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--model", default="", help="an experiment, by name or folder")
     study.add_argument("--out", default="", help="folder for the result")
     study.add_argument("--masks", default="", help="folder of the study's own lung and heart masks")
+    study.add_argument("--series", default="", help="its number, if there are several")
     study.add_argument("--segmenter", default="", help="a method in place of the experiment's")
     several = commands.add_parser("compare", help="experiments on the studies that all judged")
     several.add_argument("--names", default="", help="two or more experiments, in one text")
@@ -108,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "export":
             export(options.model, options.out, options.format, options.store)
         else:
-            given = options.masks, options.segmenter
+            given = options.masks, options.segmenter, options.series
             predict_study(options.dicom, options.model, options.out, *given)
     except UserError as error:
         print(error, file=told, flush=True)

@@ -19,7 +19,7 @@ from data_prep.errors import StudyError
 from data_prep.images import is_image, read_image_volume
 from data_prep.rsna import StudyTask
 from data_prep.volume import Volume
-from pekit.dataset.schema import EXAM_LABELS, LABELS, SLICE_LABEL, UIDS, public_uid
+from pekit.dataset.schema import LABELS, SLICE_LABEL, UIDS, public_uid
 
 MAX_MISSING = 0.25  # a study that lacks a larger share of its slices is excluded
 MAX_DARKEST_HU = -900  # 1st percentile: the darkest voxels of a chest CT are air
@@ -177,19 +177,25 @@ def label_problems(labels: pd.DataFrame) -> list[str]:
         return [f"the CSV lacks the columns {', '.join(absent)}"]
     if labels.empty:
         return ["the CSV has no row for the study"]
-    problems = []
-    if labels["SOPInstanceUID"].duplicated().any():
-        problems.append("a SOPInstanceUID is listed twice")
-    if odd := [name for name in LABELS if not labels[name].isin((0, 1)).all()]:
-        return [*problems, f"neither 0 nor 1: {', '.join(odd)}"]
-    if split := [name for name in EXAM_LABELS if labels[name].nunique() > 1]:
-        return [*problems, f"differs between slices of one exam: {', '.join(split)}"]
-    exam = labels.iloc[0]
+    problems = [] if labels[UIDS[2]].is_unique else ["a SOPInstanceUID is listed twice"]
+    # In NumPy: pandas takes 10 times as long, for each of 7,279 studies.
+    values = np.stack([labels[name].to_numpy() for name in LABELS], axis=1)
+    odd = ~((values == 0) | (values == 1)).all(0)
+    if odd.any():
+        return [*problems, f"neither 0 nor 1: {', '.join(np.array(LABELS)[odd])}"]
+    split = (values != values[0]).any(0)
+    split[LABELS.index(SLICE_LABEL)] = False
+    if split.any():
+        return [
+            *problems,
+            f"differs between slices of one exam: {', '.join(np.array(LABELS)[split])}",
+        ]
+    exam = dict(zip(LABELS, values[0].tolist(), strict=True))
 
     def count(names: tuple[str, ...]) -> int:
-        return int(exam[list(names)].sum())
+        return int(sum(exam[name] for name in names))
 
-    if labels[SLICE_LABEL].any():
+    if values[:, LABELS.index(SLICE_LABEL)].any():
         if count(RV_LV) != 1:
             problems.append(f"PE on slices, but {count(RV_LV)} RV/LV labels instead of 1")
         if count(LOCATION) == 0:

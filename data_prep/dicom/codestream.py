@@ -2,14 +2,17 @@
 
 It is read before decoding, so that a damaged size neither takes gigabytes of memory nor gives an
 image of another shape, and that a stream cut short or overwritten by a marker is found. JPEG
-(ITU-T T.81) and JPEG-LS (T.87) share their markers; JPEG 2000 (T.800) has its own, and RLE (DICOM
-PS3.5 annex G) has a table of offsets.
+(ITU-T T.81) and JPEG-LS (T.87) share their markers; JPEG 2000 (T.800) has its own and may lie in
+the boxes of a JP2 file (its annex I), and RLE (DICOM PS3.5 annex G) has a table of offsets.
+Scanners fill a stream up to an even length, or further, with zeros or with FF: both are skipped.
 """
 
 import re
 import struct
 from dataclasses import dataclass, field
 
+END = b"\xff\xd9"
+FILL = b"\0\xff"  # bytes that may follow the end marker
 LOSSLESS, JPEG_LS = 0xC3, 0xF7  # second bytes of the frame markers SOF3 and SOF55
 _FRAMES = (0xC0, 0xC1, LOSSLESS, JPEG_LS)  # and of SOF0 and SOF1, the lossy ones
 _SIDE_MARKERS = (0xDB, 0xF8, 0xFE, *range(0xE0, 0xF0))  # quantization, JPEG-LS, comment, APPn
@@ -29,14 +32,15 @@ class Frame:
     Attributes:
         rows, columns, samples: size, and samples per pixel.
         precision: bits per sample.
-        kind: second byte of the JPEG frame marker; 0 for JPEG 2000. All further fields are for
-            JPEG only.
+        kind: second byte of the JPEG frame marker; 0 for JPEG 2000. All further fields but `data`
+            are for JPEG only.
         selector, shift: predictor and point transform of a lossless scan (T.81 table B.3).
         tables: Huffman tables by class and number (T.81 B.2.4.2): (code, bits, value) of each code.
         table: number of the scan's table, of class 0 in the upper four bits, of class 1 in the
             lower four.
         restart: pixels (lossless) or blocks (lossy) between restart markers; 0 for none.
-        data: start and end of the entropy-coded data, in bytes.
+        data: start and end of the entropy-coded data, in bytes; of JPEG 2000, of all before the
+            end marker.
     """
 
     rows: int
@@ -90,16 +94,49 @@ def read_jpeg(stream: bytes) -> Frame:
 
 
 def read_jpeg2000(stream: bytes) -> Frame:
-    """Read the header of a JPEG 2000 codestream.
+    """Read the header of a JPEG 2000 codestream, and follow the lengths of its tile parts.
+
+    The end marker may be missing: then the last tile part ends with the stream.
 
     Raises:
-        DamagedStream: no size (SIZ) marker at its beginning, or no end marker.
+        DamagedStream: no size (SIZ) marker at its beginning, or tile parts that do not fill the
+            stream up to its end marker.
     """
     if stream[:4] != b"\xff\x4f\xff\x51" or len(stream) < 44:
         raise DamagedStream("it does not begin with a JPEG 2000 marker")
     _, _, right, bottom, left, top, *_, samples, depth = struct.unpack_from(">HH8IHB", stream, 4)
-    _check_end(stream.rstrip(b"\0")[-2:])
-    return Frame(bottom - top, right - left, samples, precision=(depth & 127) + 1)
+    at = 2
+    while stream[at : at + 2] not in (b"\xff\x90", b""):  # the markers of the main header
+        at += 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+    while stream[at : at + 2] == b"\xff\x90":  # SOT, whose length counts from the marker
+        length = int.from_bytes(stream[at + 6 : at + 10], "big")
+        if length == 0:  # up to the end marker, which must be there
+            length = stream.rfind(END) - at
+        if length < 14 or at + length > len(stream):
+            raise DamagedStream("it is cut short")
+        at += length
+    end = at
+    if stream[at : at + 2] == END:
+        at += 2
+    if stream[at:].strip(FILL):
+        raise DamagedStream("its tile parts do not fill it up to its end marker")
+    return Frame(bottom - top, right - left, samples, precision=(depth & 127) + 1, data=(0, end))
+
+
+def codestream_of(stream: bytes) -> bytes:
+    """The codestream in the boxes of a JP2 file (T.800 annex I); a bare codestream as it is."""
+    at = 0
+    while stream[4:8] == b"jP  " and len(stream) >= at + 8:
+        length, kind = int.from_bytes(stream[at : at + 4], "big"), stream[at + 4 : at + 8]
+        head = 16 if length == 1 else 8
+        if length == 1:
+            length = int.from_bytes(stream[at + 8 : at + 16], "big")
+        if kind == b"jp2c":  # length 0: up to the end of the file
+            return stream[at + head : at + length if length else None]
+        if length < head:
+            break
+        at += length
+    return stream
 
 
 def check_rle(stream: bytes, segments: int) -> None:
@@ -119,10 +156,10 @@ def check_rle(stream: bytes, segments: int) -> None:
 
 
 def _check_end(tail: bytes) -> None:
-    """Refuse a tail that is not an end marker with padding."""
-    if tail[:2] != b"\xff\xd9":
+    """Refuse a tail that is not an end marker with fill bytes."""
+    if tail[:2] != END:
         raise DamagedStream("it does not end with its end marker")
-    if tail[2:].strip(b"\0"):
+    if tail[2:].strip(FILL):
         raise DamagedStream("there are data after its end marker")
 
 

@@ -10,6 +10,7 @@ bytes in RLE, values within a JPEG code, and nearly all of JPEG 2000, which has 
 slice may still differ from its neighbours (audit/continuity.py).
 """
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,16 @@ from pydicom.uid import (
     RLELossless,
 )  # fmt: skip
 
-from data_prep.dicom.codestream import LOSSLESS, DamagedStream, check_rle, read_jpeg, read_jpeg2000
+from data_prep.dicom.codestream import (
+    END,
+    FILL,
+    LOSSLESS,
+    DamagedStream,
+    check_rle,
+    codestream_of,
+    read_jpeg,
+    read_jpeg2000,
+)
 from data_prep.dicom.jpeg_audit import check_lossless, check_lossy
 from data_prep.errors import StudyError, brief
 
@@ -54,7 +64,7 @@ COMPRESSED = {
     JPEG2000: (read_jpeg2000, "jpeg2k_decode"),
 }
 LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000)
-REFETCH = "download it again, or remove it from the folder"
+REFETCH = "download it again, or move it out of the folder"
 
 
 def decode(file: Path, dataset: Dataset) -> np.ndarray:
@@ -70,7 +80,9 @@ def decode(file: Path, dataset: Dataset) -> np.ndarray:
     """
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax not in (*NATIVE, *COMPRESSED):
-        name = UID(syntax).name if syntax else "without a name"
+        if not syntax:
+            raise StudyError("compressed pixels without a transfer syntax", file, REFETCH)
+        name = UID(syntax).name
         raise StudyError(f"the transfer syntax {name} is not supported", file, "convert the file")
     rows, columns, allocated, stored, signed = _layout(file, dataset)
     dtype = np.dtype(f"{'i' if signed else 'u'}{allocated // 8}")
@@ -88,7 +100,8 @@ def decode(file: Path, dataset: Dataset) -> np.ndarray:
             stream = next(generate_frames(data, number_of_frames=1))
             pixels, bits = _decompress(stream, syntax, (rows, columns), dtype)
             stored = min(bits, stored)
-        return _without_unused_bits(pixels.astype(dtype, copy=False), stored)
+        pixels = pixels.astype(dtype, copy=False)
+        return _without_unused_bits(pixels, stored, _overlay_bits(dataset))
     except Exception as error:  # decoders raise nearly anything on damaged data
         raise StudyError(f"the pixels cannot be decoded ({brief(error)})", file, REFETCH) from error
 
@@ -120,16 +133,26 @@ def _layout(file: Path, dataset: Dataset) -> tuple[int, int, int, int, bool]:
     return rows, columns, allocated, stored, bool(signed)
 
 
-def _without_unused_bits(pixels: np.ndarray, stored: int) -> np.ndarray:
+def _overlay_bits(dataset: Dataset) -> int:
+    """The bits of a pixel that hold overlays, as was legal until 2004: groups 6000 to 601E."""
+    positions = (dataset.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2))
+    places = (element.value for element in positions if element is not None)
+    return sum(1 << place for place in {p for p in places if isinstance(p, int) and 0 < p < 16})
+
+
+def _without_unused_bits(pixels: np.ndarray, stored: int, overlays: int) -> np.ndarray:
     """Keep the lower `stored` bits of each pixel, with their sign.
 
     Raises:
-        DamagedStream: the bits above them are neither zeros nor the sign.
+        DamagedStream: the bits above them are neither zeros nor the sign nor `overlays`.
     """
     unused = 8 * pixels.itemsize - stored
     if unused:
         used = pixels << unused >> unused
-        if (used != pixels).any() and pixels.view(f"u{pixels.itemsize}").max() >> stored:
+        bits = pixels.view(f"u{pixels.itemsize}")
+        if overlays >> stored:
+            bits = bits & np.array(~overlays & (1 << 8 * pixels.itemsize) - 1, bits.dtype)
+        if (used != pixels).any() and bits.max() >> stored:
             raise DamagedStream(f"values beyond the {stored} bits of BitsStored")
         pixels = used
     return pixels
@@ -145,17 +168,16 @@ def _decompress(stream: bytes, syntax: UID, shape: tuple[int, int], dtype: np.dt
 
     if syntax == RLELossless:
         check_rle(stream, dtype.itemsize)
-        dtype = dtype.newbyteorder("<")
-        pixels = np.frombuffer(imagecodecs.dicomrle_decode(stream, dtype), dtype)
-        if pixels.size != shape[0] * shape[1]:
-            raise DamagedStream(f"{pixels.size} pixels instead of {shape[0] * shape[1]}")
-        return pixels.reshape(shape), 8 * dtype.itemsize
+        return _decode_rle(stream, shape, dtype.newbyteorder("<")), 8 * dtype.itemsize
     read_header, codec = COMPRESSED[syntax]
+    stream = codestream_of(stream)
     frame = read_header(stream)
     if (frame.rows, frame.columns, frame.samples) != (*shape, 1):
         raise DamagedStream(f"it holds {frame.rows}x{frame.columns}x{frame.samples} samples")
     if not 1 < frame.precision <= 8 * dtype.itemsize:
         raise DamagedStream(f"its samples have {frame.precision} bits")
+    if codec == "jpeg2k_decode":
+        stream = stream[: frame.data[1]] + END  # OpenJPEG insists on the end marker
     pixels = getattr(imagecodecs, codec)(stream)
     if pixels.shape != shape:
         raise DamagedStream(f"it was decoded to {pixels.shape} pixels")
@@ -166,3 +188,17 @@ def _decompress(stream: bytes, syntax: UID, shape: tuple[int, int], dtype: np.dt
     # JPEG has no sign, and JPEG 2000's may differ from PixelRepresentation.
     pixels = pixels.astype(f"{pixels.dtype.kind}{dtype.itemsize}", copy=False).view(dtype)
     return pixels, 8 * dtype.itemsize if codec == "jpeg8_decode" else frame.precision
+
+
+def _decode_rle(stream: bytes, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    """Pixels (Y, X) of an RLE frame. Fill bytes after its last code would be codes as well."""
+    import imagecodecs
+
+    end = len(stream.rstrip(FILL))
+    # Codes may end in fill bytes of their own: at most a literal run of 128 bytes.
+    for stop in (len(stream), *range(end, min(end + 129, len(stream)))):
+        with contextlib.suppress(imagecodecs.DicomrleError):
+            pixels = np.frombuffer(imagecodecs.dicomrle_decode(stream[:stop], dtype), dtype)
+            if pixels.size == shape[0] * shape[1]:
+                return pixels.reshape(shape)
+    raise DamagedStream(f"its codes are not those of {shape[0] * shape[1]} pixels")

@@ -3,13 +3,16 @@
 Slices that do not form one stack of parallel axial slices are refused with a StudyError.
 """
 
+import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset
 
-from data_prep.errors import StudyError
+from data_prep.errors import StudyError, dcmodify, refuse
+from data_prep.positions import Spacing, slice_spacing
 from data_prep.volume import Orientation
 
 AXIS_TOLERANCE = 0.01  # off-axis part of a direction cosine: 0.6 degrees
@@ -47,23 +50,24 @@ def read_geometry(slices: list[tuple[Path, Dataset]]) -> Geometry:
             are not axial.
     """
     if len(studies := {str(dataset.StudyInstanceUID) for _, dataset in slices}) > 1:
-        raise StudyError(f"{len(studies)} studies share one series UID", slices[0][0].parent)
-    shared, position = np.empty((len(slices), 10)), np.empty((len(slices), 3))
-    for i, (file, dataset) in enumerate(slices):
-        numbers = (read_numbers(file, dataset, name, count) for name, count in SHARED.items())
-        shared[i] = np.concatenate(list(numbers))
-        position[i] = read_numbers(file, dataset, "ImagePositionPatient", 3)
+        raise StudyError(
+            f"{len(studies)} studies share one series UID",
+            slices[0][0].parent,
+            f"give them one UID: {dcmodify('-m StudyInstanceUID=1.2.3', slices[0][0].parent)}",
+        )
+    shared, position = _read_all(slices, SHARED), read_positions(slices)
     first = shared[0]
     unlike = ~np.isclose(shared, first, atol=1e-3)
-    if unlike.any():
-        i = int(unlike.any(1).argmax())
-        size, other = (f"{row[0]:g} x {row[1]:g}" for row in (first, shared[i]))
-        raise StudyError(
-            f"{other} pixels, unlike the first file's {size}"
+    refuse(
+        StudyError(
+            f"{shared[i, 0]:g} x {shared[i, 1]:g} pixels, unlike the first file's "
+            f"{first[0]:g} x {first[1]:g}"
             if unlike[i, :2].any()
             else "orientation or pixel spacing unlike the first file's",
             slices[i][0],
         )
+        for i in np.flatnonzero(unlike.any(1))
+    )
     if not 1 <= first[:2].min() <= first[:2].max() <= MAX_SIDE or first[8:].min() <= 0:
         raise StudyError(
             f"rows and columns must be from 1 to {MAX_SIDE}, pixel spacing must be positive",
@@ -94,6 +98,28 @@ def read_geometry(slices: list[tuple[Path, Dataset]]) -> Geometry:
     )
 
 
+def read_positions(slices: list[tuple[Path, Dataset]]) -> np.ndarray:
+    """ImagePositionPatient of each slice, (N, 3) LPS (x, y, z).
+
+    Raises:
+        StudyError: a value is not a finite number, or there are not three of them.
+    """
+    return _read_all(slices, {"ImagePositionPatient": 3})
+
+
+def _read_all(slices: list[tuple[Path, Dataset]], names: dict[str, int]) -> np.ndarray:
+    """The numbers of some tags (N, numbers) in all slices; the error names all that lack one."""
+    found, faults = np.full((len(slices), sum(names.values())), np.nan), []
+    for i, (file, dataset) in enumerate(slices):
+        try:
+            numbers = [read_numbers(file, dataset, name, count) for name, count in names.items()]
+            found[i] = np.concatenate(numbers)
+        except StudyError as error:
+            faults.append(error)
+    refuse(faults)
+    return found
+
+
 def _orientation(cosines: np.ndarray, file: Path) -> Orientation:
     """Orientation of axial slices from their direction cosines (6,)."""
     along_row, along_column = cosines[:3], cosines[3:]
@@ -122,10 +148,8 @@ def _orientation(cosines: np.ndarray, file: Path) -> Orientation:
     )
 
 
-def slice_steps(
-    slices: list[tuple[Path, Dataset]], z_mm: np.ndarray
-) -> tuple[float, int, list[str]]:
-    """Slice distance in mm, the number of missing slices, and notes on gaps.
+def read_spacing(slices: list[tuple[Path, Dataset]], z_mm: np.ndarray) -> Spacing:
+    """Distances between slices.
 
     Args:
         slices: in z order, for messages.
@@ -141,21 +165,16 @@ def slice_steps(
         raise StudyError(
             f"{steps.max():g} mm between two slices", slices[int(steps.argmax()) + 1][0]
         )
-    step = float(np.median(steps))
-    twin = int(np.argmin(steps))
-    if steps[twin] < 0.01 * max(step, 0.1):
-        raise StudyError(
+    twins = np.flatnonzero(steps < 0.01 * max(float(np.median(steps)), 0.1))
+    refuse(
+        StudyError(
             f"two slices at one position ({z_mm[twin]:g} mm)",
             slices[twin + 1][0],
             "remove one of them",
         )
-    jumps = np.rint(steps / step).astype(int)
-    notes = [f"gap of {jumps[z] - 1} slices after z={z}" for z in np.flatnonzero(jumps > 1)]
-    if np.abs(steps / step - np.maximum(jumps, 1)).max() > 0.1:
-        notes.append(f"uneven slice distance, {steps.min():.2f} to {steps.max():.2f} mm")
-    jumps = np.maximum(jumps, 1)
-    # Over the whole stack, since positions in files are rounded.
-    return float((z_mm[-1] - z_mm[0]) / jumps.sum()), int((jumps - 1).sum()), notes
+        for twin in twins
+    )
+    return slice_spacing(z_mm)
 
 
 def read_numbers(file: Path, dataset: Dataset, name: str, count: int) -> np.ndarray:
@@ -164,10 +183,25 @@ def read_numbers(file: Path, dataset: Dataset, name: str, count: int) -> np.ndar
     Raises:
         StudyError: a value is not a finite number, or there are not `count` of them.
     """
+    value = dataset[name].value
     try:
-        values = np.array(dataset[name].value, float).reshape(count)
+        values = np.array(value, float).reshape(count)
     except (ValueError, TypeError, OverflowError):
         values = np.full(count, np.nan)
     if not np.isfinite(values).all():
-        raise StudyError(f"the tag {name} does not hold {count} numbers", file)
+        comma = re.search(r"\d,\d", str(value))
+        raise StudyError(
+            f"the tag {name} does not hold {count} numbers"
+            + " (it has a comma for the decimal point)" * bool(comma),
+            file,
+            _with_points(file, name, value) if comma else "",
+        )
     return values
+
+
+def _with_points(file: Path, name: str, value: object) -> str:
+    """The way out if the numbers of a tag are written with decimal commas."""
+    parts = [value] if isinstance(value, str) else value
+    right = "\\".join(str(part).replace(",", ".").strip() for part in parts)
+    where = file.parent if name in SHARED else file
+    return f"write it with a point: {dcmodify(shlex.join(['-m', f'{name}={right}']), where)}"

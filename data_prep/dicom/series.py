@@ -8,6 +8,10 @@ A file that cannot be read faithfully is refused with a StudyError that names it
 replaced by zeros.
 """
 
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +23,8 @@ from pydicom.uid import UID
 
 from data_prep.dicom.decode import decode, is_lossy
 from data_prep.dicom.files import NEEDED, Slices, ct_slices, read_files, text
-from data_prep.dicom.geometry import read_geometry, read_numbers, slice_steps
-from data_prep.errors import StudyError
+from data_prep.dicom.geometry import read_geometry, read_numbers, read_spacing
+from data_prep.errors import StudyError, refuse
 from data_prep.volume import PADDING, Orientation, Volume, to_hu
 from pekit.dataset.schema import AIR_HU
 
@@ -50,6 +54,7 @@ class Series:
     notes: tuple[str, ...]
     repairs: tuple[str, ...]
     missing_slices: int
+    z_mm: np.ndarray
     orientation: Orientation
     syntaxes: tuple[str, ...]
 
@@ -59,21 +64,23 @@ def open_series(folder: Path, series: str | None = None, pixels: bool = False) -
 
     Args:
         folder: DICOM files in any order and nesting.
-        series: SeriesInstanceUID to read, if the folder holds several.
+        series: which series to read, if the folder holds several, as the refusal numbers them
+            ("2", or "1.2" for an acquisition), or its SeriesInstanceUID.
         pixels: keep access to the pixel data, for `read_series`.
 
     Raises:
-        StudyError: no DICOM file, several series, a damaged header, slices that do not form a
-            single stack, or images that are not axial single-frame CT. The message names the file.
+        StudyError: no DICOM file, several series or acquisitions, a damaged header, slices that do
+            not form a single stack, or images that are not axial single-frame CT. The message names
+            the file, or all files with the same fault.
     """
     folder = Path(folder)
-    with disable_value_validation():  # the data set's 12-hex-digit UIDs are not valid UIDs
+    with _quietly():  # the data set's 12-hex-digit UIDs are not valid UIDs
         slices, notes, repairs = ct_slices(folder, series, pixels)
         geometry = read_geometry(slices)
         order = np.argsort(geometry.position_mm[:, 0], kind="stable")
         slices = [slices[i] for i in order]
         position = geometry.position_mm[order]
-        step, missing, gaps = slice_steps(slices, position[:, 0])
+        spacing = read_spacing(slices, position[:, 0])
         first = slices[0][1]
         if geometry.orientation != Orientation():
             repairs.append("rows or columns turned to LPS")
@@ -82,14 +89,15 @@ def open_series(folder: Path, series: str | None = None, pixels: bool = False) -
         return Series(
             slices=slices,
             shape=(len(slices), *_lps_size(geometry.rows, geometry.columns, geometry.orientation)),
-            spacing_mm=(step, *geometry.spacing_mm),
+            spacing_mm=(spacing.step_mm, *geometry.spacing_mm),
             origin_mm=tuple(position[0].tolist()),
             study_uid=str(first.StudyInstanceUID),
             series_uid=str(first.SeriesInstanceUID),
             sop_uids=tuple(str(dataset.SOPInstanceUID) for _, dataset in slices),
-            notes=(*notes, *gaps),
+            notes=(*notes, *spacing.notes),
             repairs=tuple(repairs),
-            missing_slices=missing,
+            missing_slices=int(spacing.missing.sum()),
+            z_mm=position[:, 0],
             orientation=geometry.orientation,
             syntaxes=tuple(sorted({_syntax(dataset) for _, dataset in slices})),
         )
@@ -102,14 +110,19 @@ def read_series(folder: Path, series: str | None = None) -> Volume:
         StudyError: as for `open_series`, or pixels that cannot be decoded.
     """
     headers = open_series(folder, series, pixels=True)
-    hu, padding_notes = None, set()
-    with disable_value_validation():
+    hu, padding_notes, faults = None, set(), []
+    with _quietly():
         for z, (file, dataset) in enumerate(headers.slices):
-            pixels, note = _decode(file, dataset)
+            try:
+                pixels, note = _decode(file, dataset)
+            except StudyError as error:  # the others are read on, to name all that are damaged
+                faults.append(error)
+                continue
             if hu is None:  # only after the first pixels have confirmed the size
                 hu = np.empty(headers.shape, np.int16)
             hu[z] = headers.orientation.to_lps(pixels)
             padding_notes |= note
+    refuse(faults)
     return Volume(
         hu=hu,
         spacing_mm=headers.spacing_mm,
@@ -120,6 +133,7 @@ def read_series(folder: Path, series: str | None = None) -> Volume:
         notes=(*headers.notes, *sorted(padding_notes)),
         repairs=headers.repairs,
         missing_slices=headers.missing_slices,
+        z_mm=headers.z_mm,
         syntaxes=headers.syntaxes,
         orientation=headers.orientation,
     )
@@ -133,7 +147,7 @@ def read_headers(folder: Path) -> pd.DataFrame:
     Raises:
         StudyError: no DICOM file there, or a file that is not DICOM.
     """
-    with disable_value_validation():
+    with _quietly():
         return pd.DataFrame(
             {
                 "file": str(file),
@@ -142,6 +156,20 @@ def read_headers(folder: Path) -> pd.DataFrame:
             }
             for file, dataset in read_files(Path(folder), pixels=False)[0]
         )
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Let pydicom take any value and say nothing: a warning would quote paths and tags."""
+    log = logging.getLogger("pydicom")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        with disable_value_validation(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _lps_size(rows: int, columns: int, orientation: Orientation) -> tuple[int, int]:

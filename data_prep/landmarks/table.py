@@ -16,6 +16,7 @@ from data_prep.anatomy.masks import Masks
 from data_prep.landmarks.organ import Point
 from data_prep.landmarks.rules import find_landmark
 from data_prep.landmarks.scan import Scan
+from data_prep.volume import Volume
 from pekit.common.errors import UserError, nearest
 from pekit.dataset.schema import LANDMARKS
 
@@ -95,17 +96,10 @@ def read_landmarks_csv(path: Path) -> pd.DataFrame:
     return table.assign(**{axis: numbers[axis].astype(float) for axis in axes})
 
 
-def to_voxels(
-    landmarks_mm: Mapping[str, Point | None],
-    origin_mm: tuple[float, float, float],
-    spacing_mm: tuple[float, float, float],
-) -> dict[str, Point | None]:
-    """Convert positions in LPS mm (z, y, x) to voxels (z, y, x) of a volume."""
+def to_voxels(landmarks_mm: Mapping[str, Point | None], volume: Volume) -> dict[str, Point | None]:
+    """Convert positions in LPS mm (z, y, x) to voxels (z, y, x); None if not in the volume."""
     return {
-        name: None
-        if point is None
-        else tuple(((np.array(point) - origin_mm) / spacing_mm).astype(float).tolist())
-        for name, point in landmarks_mm.items()
+        name: None if point is None else volume.voxel(point) for name, point in landmarks_mm.items()
     }
 
 

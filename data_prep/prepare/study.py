@@ -209,5 +209,5 @@ def _slice_rows(task: StudyTask, volume: Volume) -> list[dict]:
 def _landmark_rows(task: StudyTask, volume: Volume, made: Prepared) -> list[dict]:
     found = made.landmarks
     if task.landmarks_mm is not None:
-        found = to_voxels(task.landmarks_mm, volume.origin_mm, volume.spacing_mm)
+        found = to_voxels(task.landmarks_mm, volume)
     return landmark_table(task.study, found).to_dict("records")

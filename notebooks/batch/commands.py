@@ -1,68 +1,135 @@
 """Commands beside the batch: predict one study, compare experiments, make a review, export."""
 
+import contextlib
 import hashlib
+import json
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from batch.contents import DONE
 from batch.experiment import find_experiment, read_experiment
 from batch.notebook import NOTEBOOKS, ROOT, locked, run_notebook, shown
-from pekit.common.errors import UserError, nearest
+from pekit.common.errors import UserError, nearest, printable
 
 LAST_HOP = "hop2"
 
 
-def predict_study(dicom: str, model: str, out: str, masks: str = "", segmenter: str = "") -> None:
+def predict_study(
+    dicom: str, model: str, out: str, masks: str = "", segmenter: str = "", series: str = ""
+) -> None:
     """Run the notebook that predicts one study: a folder of DICOM files, or a NIfTI or NRRD file.
 
-    `masks` is a folder of the study's own masks, `segmenter` a method in place of the experiment's.
-    Neither the result's folder nor the executed notebook contains the study's path: clinical
-    folders are often named after the patient.
+    `masks` is a folder of the study's own masks, `segmenter` a method in place of the experiment's,
+    `series` the number of a series where there are several. The study is read and audited first: a
+    refusal names the user's own files and leaves nothing behind. Neither the result's folder nor
+    the executed notebook, failed or not, contains the study's path: clinical folders and files are
+    often named after the patient.
     """
-    from data_prep.images import SUFFIXES, is_image  # 1 s, and only here
-
-    if not dicom:
-        raise UserError("which study? Give its folder: make predict DICOM=<folder of DICOM files>")
-    if not Path(dicom).exists():
-        raise UserError(f"DICOM={dicom}: no such folder or image file")
-    if Path(dicom).is_file() and not is_image(Path(dicom)):
-        raise UserError(
-            f"DICOM={dicom}: give the folder of the DICOM files, or one image file "
-            f"({', '.join(SUFFIXES)})"
-        )
-    if masks and not Path(masks).is_dir():
-        raise UserError(f"MASKS={masks}: no such folder")
+    study, given_masks = Path(dicom), Path(masks)
+    _check_given(dicom, masks, series)
     experiment = _experiment_with_model(model)
-    code = hashlib.sha256(str(Path(dicom).resolve()).encode()).hexdigest()[:8]
+    _check_study(study, series)
+    code = hashlib.sha256(os.fsencode(study.resolve())).hexdigest()[:8]
     folder = Path(out).resolve() if out else ROOT / "runs" / "predict" / f"study-{code}"
     found = sorted(NOTEBOOKS.glob("*_predict_one_study.ipynb"))
     if len(found) != 1:
         raise UserError(f"{len(found)} notebooks are named *_predict_one_study.ipynb; one must be")
-    folder.mkdir(parents=True, exist_ok=True)
     # The notebook records its parameters, so it gets the study by links with neutral names.
     # The ending stays: it gives the format of an image file.
-    ending = next((e for e in SUFFIXES if dicom.lower().endswith(e)), "")
-    links = {"DICOM": (folder / ("dicom" if Path(dicom).is_dir() else f"study{ending}"), dicom)}
+    ending = _ending(study)
+    links = {"DICOM": (folder / ("dicom" if study.is_dir() else f"study{ending}"), study)}
     if masks:
-        links["MASKS"] = (folder / "masks", masks)
+        links["MASKS"] = (folder / "masks", given_masks)
     paths = {"MODEL": experiment.resolve(), "RUN": folder}
     paths |= {key: link for key, (link, _) in links.items()}
     params = {key: os.path.relpath(path, NOTEBOOKS) for key, path in paths.items()}
-    params["SEGMENTER"] = segmenter
+    params |= {"SEGMENTER": segmenter, "SERIES": series}
+    # One study of a clinic is no experiment: W&B gets it only if asked to.
+    os.environ.setdefault("WANDB_MODE", "disabled")
+    made = folder / found[0].name
+    with _writable(out, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = folder / ".study.lock"
+        lock.touch()
     # A second call would remove the link of the first. (run_notebook has a lock of its own.)
-    with locked(folder / ".study.lock", f"{shown(folder)} is being predicted by another call"):
+    with locked(lock, f"{shown(folder)} is being predicted by another call"):
         try:
             for link, target in links.values():
                 link.unlink(missing_ok=True)
                 # Not resolved: the data file of a .mhd lies beside the user's own path.
-                link.symlink_to(os.path.abspath(target), target_is_directory=Path(target).is_dir())
-            made = folder / found[0].name
+                link.symlink_to(os.path.abspath(target), target_is_directory=target.is_dir())
             run_notebook(found[0], made, params, name="predict", makes=folder / DONE)
+        except UserError as error:
+            _forget_messages(made.with_suffix(".failed.ipynb"))
+            message = str(error)
+            for key, (_, target) in links.items():
+                message = message.replace(params[key], printable(target))
+            raise UserError(message) from None
         finally:
             for link, _ in links.values():
                 link.unlink(missing_ok=True)
     for page in sorted(folder.glob("*.html")):
         print(f"Page: {shown(page)}")
+
+
+def _check_given(dicom: str, masks: str, series: str) -> None:
+    """Refuse options that name nothing."""
+    from data_prep.images import SUFFIXES, is_image  # 1 s, and only here
+
+    study = Path(dicom)
+    if not dicom:
+        raise UserError("which study? Give its folder: make predict DICOM=<folder of DICOM files>")
+    if not study.exists():
+        raise UserError(f"DICOM={printable(study)}: no such folder or image file")
+    if study.is_file() and not is_image(study):
+        raise UserError(
+            f"DICOM={printable(study)}: give the folder of the DICOM files, or one image file "
+            f"({', '.join(SUFFIXES)})"
+        )
+    if masks and not Path(masks).is_dir():
+        raise UserError(f"MASKS={masks}: no such folder")
+    if series and not re.fullmatch(r"\d{1,4}(\.\d{1,4})?", series):  # no UID: it would be kept
+        raise UserError(f"SERIES={series}: give a number of the list, such as SERIES=2")
+
+
+def _check_study(study: Path, series: str) -> None:
+    """Read and audit the study, before any network is loaded, and refuse it by its own path."""
+    from data_prep.audit.rules import audit_alone
+
+    audit, _ = audit_alone(study, series or None)
+    if audit.status == "excluded":
+        raise UserError(f"{printable(study)} cannot be used: {'; '.join(audit.reasons)}")
+
+
+def _ending(study: Path) -> str:
+    from data_prep.images import SUFFIXES
+
+    return next((e for e in SUFFIXES if study.name.lower().endswith(e)), "")
+
+
+@contextlib.contextmanager
+def _writable(out: str, folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"OUT={out or shown(folder)}: cannot be written to ({error.strerror}); choose another "
+            "folder"
+        ) from None
+
+
+def _forget_messages(notebook: Path) -> None:
+    """Cut the messages of errors out of a kept notebook: they may name files of the study."""
+    if not notebook.exists():
+        return
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    for cell in content["cells"]:
+        for output in cell.get("outputs", ()):
+            if output["output_type"] == "error":
+                output |= {"evalue": "its message was shown, and is not kept", "traceback": []}
+    notebook.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def review(name: str, out: str, images: str) -> None:

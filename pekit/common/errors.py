@@ -1,7 +1,9 @@
 """The error that users can mend: it names what is wrong and what to do about it."""
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 SHOWN = 20  # names that a message lists where none is near
 
@@ -18,3 +20,8 @@ def nearest(name: str, names: Iterable[str]) -> str:
         return "did you mean " + " or ".join(lower[item] for item in close) + "?"
     known = sorted(lower.values())
     return "choose one of " + ", ".join(known[:SHOWN]) if known else "there is none"
+
+
+def printable(path: Path) -> str:
+    r"""A path as text that can be written anywhere: bytes that are not UTF-8 become `\xe9`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -61,7 +61,8 @@ def public_uid(uid: str) -> str:
     """A UID that may leave the machine: RSNA UIDs (12 hex digits) as they are, others hashed."""
     if _RSNA_UID.fullmatch(uid):
         return uid
-    return hashlib.sha256(uid.encode()).hexdigest()[:12]
+    # A folder's name, which stands for a UID, need not be UTF-8.
+    return hashlib.sha256(uid.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 def hop_names(names: Iterable[str]) -> list[str]:

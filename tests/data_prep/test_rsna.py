@@ -1,5 +1,8 @@
 """Studies listed in the CSVs, folders, and contradictions between them."""
 
+import os
+import re
+
 import pandas as pd
 import pytest
 
@@ -101,6 +104,9 @@ def test_bad_listings_are_named(tmp_path):
     (tmp_path / "train.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="is not a CSV table"):
         read_listing(tmp_path, "train")
+    (tmp_path / "train.csv").write_text("StudyInstanceUID,label\na,1\nb,1,0\n")
+    with pytest.raises(UserError, match="is not a CSV table"):
+        read_listing(tmp_path, "train")
     (tmp_path / "train.csv").write_text("")
     with pytest.raises(UserError, match="is not a CSV table"):
         read_listing(tmp_path, "train")
@@ -113,3 +119,24 @@ def test_labels_that_are_no_numbers_are_left_to_the_audit(tmp_path):
     table = read_listing(tmp_path, "train")
     assert table["qa_motion"].tolist() == ["yes", "yes"]
     assert table["central_pe"].dtype == "int8"
+
+
+def test_rows_of_a_study_need_not_stand_together(tmp_path):
+    write_csv(tmp_path, "train", [C, A, B], slices=3)
+    table = pd.read_csv(tmp_path / "train.csv", dtype=str)
+    table.iloc[[0, 3, 6, 1, 4, 7, 2, 5, 8]].to_csv(tmp_path / "train.csv", index=False)
+    for task, letter in zip(find_studies(tmp_path, ("train",)), (A, B, C), strict=True):
+        assert task.study == letter
+        assert task.rows["SOPInstanceUID"].tolist() == [f"{z}{letter[1:]}" for z in range(3)]
+        assert task.problems == ()
+
+
+def test_a_folder_whose_name_is_not_utf8_stops_nothing(tmp_path):
+    write_csv(tmp_path, "train", [A])
+    os.mkdir(os.fsencode(tmp_path / "train") + b"/M\xfcller")
+    tasks = find_studies(tmp_path, ("train",))
+    assert len(tasks) == 2
+    odd = next(task for task in tasks if task.study != A)
+    assert re.fullmatch("[0-9a-f]{12}", odd.study)
+    assert odd.folder.is_dir()
+    assert odd.rows.empty

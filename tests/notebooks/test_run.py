@@ -13,6 +13,7 @@ import nbformat
 import numpy as np
 import psutil
 import pytest
+from encoders import write_chest
 from nbformat.sign import NotebookNotary
 from toy_workspace import REPOSITORY, Workspace, write_notebook
 
@@ -326,6 +327,7 @@ def test_local_files_follow_imports_and_no_others(tmp_path):
             "MODEL=runs/none: no experiment with a trained",
         ),
         (["--dicom", ".", "--model", ".", "--masks", "none"], "MASKS=none: no such folder"),
+        (["--dicom", ".", "--series", "1.2.840.10008"], "such as SERIES=2"),
     ],
 )
 def test_predict_says_what_it_lacks(tmp_path, options, message):
@@ -347,7 +349,7 @@ def test_model_is_an_experiment_in_every_command(tmp_path, monkeypatch, capsys):
     """By its name or its folder; by default the demo, else the newest."""
     monkeypatch.setattr(commands, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "study").mkdir()
+    write_chest(tmp_path / "study")
     asked = []
     monkeypatch.setattr(
         commands, "run_notebook", lambda _, __, params, **___: asked.append(params["MODEL"])
@@ -376,7 +378,7 @@ def test_model_is_an_experiment_in_every_command(tmp_path, monkeypatch, capsys):
 
 
 def test_two_predictions_of_one_study_do_not_disturb_each_other(tmp_path, monkeypatch):
-    (tmp_path / "study").mkdir()
+    write_chest(tmp_path / "study")
     with_model(tmp_path)
     asked, seen = (str(tmp_path / "study"), str(tmp_path), str(tmp_path / "out")), []
 
@@ -393,7 +395,8 @@ def test_two_predictions_of_one_study_do_not_disturb_each_other(tmp_path, monkey
 
 
 def test_masks_of_the_study_are_named_as_neutrally_as_the_study(tmp_path, monkeypatch):
-    for name in ("smith", "smith_masks", "out"):
+    write_chest(tmp_path / "smith")
+    for name in ("smith_masks", "out"):
         (tmp_path / name).mkdir()
     with_model(tmp_path)
     given = {}

@@ -104,6 +104,17 @@ def write_slice(path: Path, pixels: np.ndarray, syntax: UID, z_mm: float = 0.0, 
         compress(path, BY_GDCM[syntax])
 
 
+def write_chest(folder: Path, **tags) -> list[Path]:
+    """Eight slices that pass the audit: air around noisy tissue, and a bit of bone."""
+    hu = np.random.default_rng(0).normal(40, 20, (8, 60, 70)).astype(np.int16)
+    hu[:, :10], hu[:, 30:35, 30:40] = -1000, 500
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"DOE_{z}.dcm" for z in range(8)]
+    for z, file in enumerate(files):
+        write_slice(file, hu[z] + 1024, ExplicitVRLittleEndian, 5.0 * z, **tags)
+    return files
+
+
 def compress(path: Path, syntax: int) -> None:
     """Rewrite a file in another transfer syntax with GDCM."""
     reader = gdcm.ImageReader()

@@ -1,5 +1,6 @@
 """The audit of a small cohort with some broken studies."""
 
+import os
 import shutil
 
 import pandas as pd
@@ -10,7 +11,7 @@ from data_prep.audit.studies import examine, read_exclusions, reason_counts
 from data_prep.phantom import CohortConfig, write_cohort
 from pekit.common.errors import UserError
 from pekit.common.files import read_json
-from pekit.dataset.schema import UIDS
+from pekit.dataset.schema import UIDS, public_uid
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,25 @@ def test_no_tag_but_uids_enters_a_table(cohort, tmp_path):
     written = b"".join(f.read_bytes() for f in (tmp_path / "audit").rglob("*") if f.is_file())
     for tag in (b"Jane", b"4711", str(tmp_path).encode()):
         assert tag not in written
+
+
+def test_a_folder_whose_name_is_not_utf8_stops_no_data_set(cohort, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(cohort, data)
+    odd = os.fsencode(data / "train") + b"/M\xfcller"
+    shutil.copytree(next(f for f in (data / "train").iterdir()), os.fsdecode(odd))
+    # A study that is listed, with a file of such a name that is cut short.
+    listed = next(f for f in (data / "test").iterdir())
+    file = next(listed.rglob("*.dcm"))
+    file.write_bytes(file.read_bytes()[:200])
+    os.rename(file, os.fsencode(file.parent) + b"/\xe9.dcm")
+    for workers in (1, 2):
+        table = examine(data, tmp_path / f"audit{workers}", workers=workers)
+        assert len(table) == 10 + 1  # all of the cohort, and the odd folder
+        row = table.set_index("StudyInstanceUID").loc[public_uid(os.fsdecode(b"M\xfcller"))]
+        assert (row["status"], row["reasons"]) == ("excluded", "the CSV has no row for the study")
+        reasons = table.set_index("StudyInstanceUID").loc[listed.name, "reasons"]
+        assert reasons.startswith("unreadable: ")
 
 
 def test_reasons_are_counted_by_kind():

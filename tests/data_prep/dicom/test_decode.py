@@ -189,6 +189,70 @@ def test_streams_cut_short_are_errors(open_slice, syntax):
                 decode(file, dataset)
 
 
+FILLS = [b"\xff", b"\xff" * 2, b"\xff" * 9, b"\0" * 3, b"\0\xff\0\xff"]
+
+
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("syntax", [*BY_GDCM, *LOSSY])
+def test_fill_bytes_after_a_stream_are_no_damage(open_slice, syntax, fill):
+    """As scanners write them; GDCM, OpenJPEG and Pillow skip them."""
+    file, dataset, _ = open_slice(syntax)
+    expected, whole = decode(file, dataset), frame_of(dataset)
+    replace_stream(dataset, whole + fill)
+    np.testing.assert_array_equal(decode(file, dataset), expected)
+    if syntax != RLELossless:  # a code of RLE may have any value
+        replace_stream(dataset, whole + fill + b"data")
+        assert refusal(file, dataset)
+
+
+@pytest.mark.parametrize("last", [(0, 0), (-1, -1), (0, 1), (-1, 0)])
+def test_rle_whose_last_codes_look_like_fill_bytes(tmp_path, image, last):
+    pixels = image.copy()
+    pixels[-1, -30:] = np.resize(last, 30)
+    write_slice(tmp_path / "a.dcm", pixels, RLELossless)
+    dataset = pydicom.dcmread(tmp_path / "a.dcm")
+    replace_stream(dataset, frame_of(dataset) + b"\xff" * 5)
+    np.testing.assert_array_equal(decode(tmp_path / "a.dcm", dataset), pixels)
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEG2000])
+def test_a_jpeg_2000_codestream_in_boxes_or_without_end_marker(open_slice, image, syntax):
+    file, dataset, pixels = open_slice(syntax, BitsStored=12, HighBit=11, PixelRepresentation=0)
+    for codec, end in (("jp2", None), ("j2k", -2), ("jp2", -2)):
+        stream = imagecodecs.jpeg2k_encode(
+            image.astype(np.uint16), level=0, codecformat=codec, reversible=True, bitspersample=12
+        )[:end]
+        for fill in (b"", b"\0", b"\xff\xff"):
+            replace_stream(dataset, stream + fill)
+            np.testing.assert_array_equal(decode(file, dataset), pixels)
+        for cut in (len(stream) // 2, len(stream) - 8):
+            replace_stream(dataset, stream[:cut])
+            with pytest.raises(StudyError, match="cannot be decoded"):
+                decode(file, dataset)
+
+
+@pytest.mark.parametrize("syntax", [*NATIVE, RLELossless, JPEGLossless])
+def test_overlays_in_unused_bits_are_removed(tmp_path, image, syntax):
+    """Legal until 2004: (60xx,0102) is the bit of the overlay in each pixel."""
+    file, tags = tmp_path / "a.dcm", {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0}
+    drawn = image.astype(np.uint16)
+    drawn[5:9, 5:9] |= 0x8000
+    drawn[20:30, 9] |= 0x2000
+    write_slice(file, drawn, syntax, BitsStored=16, HighBit=15, PixelRepresentation=0)
+    dataset = pydicom.dcmread(file)
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    dataset.add_new((0x6000, 0x0102), "US", 15)
+    with pytest.raises(StudyError, match="beyond the 12 bits"):  # bit 13 is nobody's
+        decode(file, dataset)
+    dataset.add_new((0x6002, 0x0102), "US", 13)
+    np.testing.assert_array_equal(decode(file, dataset), image)
+    for group in (0x6000, 0x6002):  # 0: the overlay lies in a tag of its own
+        dataset.add_new((group, 0x0102), "US", 0)
+    with pytest.raises(StudyError, match="beyond the 12 bits"):
+        decode(file, dataset)
+
+
 @pytest.mark.parametrize(
     "header", [(1, 64, 0), (2, 64, 1 << 30), (2, 900, 64), (2, 64, 64), (15, 64, 900)]
 )

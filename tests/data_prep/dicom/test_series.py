@@ -1,5 +1,8 @@
 """A folder of DICOM files becomes one volume in HU and LPS axes, or an error names the file."""
 
+import gzip
+import io
+import os
 import pickle
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import pydicom
 import pytest
 from encoders import BY_GDCM, compress
 from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import (
     CTImageStorage,
     ExplicitVRLittleEndian,
@@ -262,11 +266,13 @@ def test_localizers_and_reports_are_set_aside(tmp_path):
 def test_mixed_series_are_listed_and_one_can_be_chosen(tmp_path):
     write_series(tmp_path / "one")
     write_series(tmp_path / "two", SeriesInstanceUID="1.9", RescaleIntercept=0)
-    with pytest.raises(StudyError, match=rf"choose one.*{SERIES} \(5 files\), 1.9 \(5 files"):
+    with pytest.raises(StudyError, match=r"SERIES=1 \(5 files\), SERIES=2 \(5 files") as caught:
         read_series(tmp_path)
-    assert read_series(tmp_path, series="1.9").hu[0, 0, 5] == 5
-    with pytest.raises(StudyError, match=r"'1\.8' is none of"):
-        read_series(tmp_path, series="1.8")
+    assert SERIES not in str(caught.value)
+    for series, stored_zero in (("1", 0), ("1.9", 0), ("2", -1000), (SERIES, -1000)):
+        assert read_series(tmp_path, series).hu[0, 0, 5] == stored_zero + 5
+    with pytest.raises(StudyError, match=r"no such series; choose one .*SERIES=1"):
+        read_series(tmp_path, series="3")
 
 
 @pytest.mark.parametrize(
@@ -363,3 +369,257 @@ def test_a_real_chest_ct(shared_data):
     # The head end comes last: bone of the shoulders, while the first slice shows the liver.
     first = pydicom.dcmread(shared_data / "chest_dicom" / "IMG0001.dcm")
     np.testing.assert_array_equal(volume.hu[0], first.pixel_array.clip(-1024))
+
+
+def test_slices_keep_their_positions_after_a_gap(tmp_path):
+    write_series(tmp_path, positions=(0.0, 2.5, 10.0, 12.5, 15.0))
+    assert read_series(tmp_path).z_mm.tolist() == [0, 2.5, 10, 12.5, 15]
+
+
+def test_a_link_to_half_of_the_series_is_followed(tmp_path):
+    write_series(tmp_path / "study")
+    (tmp_path / "study" / "part1").rename(tmp_path / "elsewhere")
+    (tmp_path / "study" / "part1").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "study" / "again").symlink_to(tmp_path / "study" / "part0")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "study")
+    volume = read_series(tmp_path / "study")
+    assert (len(volume.hu), volume.repairs) == (5, ())
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "series").symlink_to(tmp_path / "study")
+    assert len(read_series(tmp_path / "all").hu) == 5
+
+
+@pytest.mark.parametrize("name", ["part1", "part0/9.dcm"])
+def test_a_link_to_nothing_is_refused(tmp_path, name):
+    write_series(tmp_path)
+    link = tmp_path / name
+    if link.is_dir():
+        link = tmp_path / "part2"
+    else:
+        link.unlink()
+    link.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(StudyError, match="link to a file that is missing") as caught:
+        read_series(tmp_path)
+    assert caught.value.where == link
+
+
+def write_two(folder: Path, first: dict, second: dict, shift: float = 1.25, count: int = 5) -> None:
+    """Two acquisitions in one series: the second has twice the values, `shift` mm higher.
+
+    A tag's value may be a function of the slice's number.
+    """
+    for k, tags in enumerate((first, second)):
+        for z in range(count):
+            values = {n: v(z) if callable(v) else v for n, v in tags.items()}
+            pixels = stored_pixels()[z % 5] * (k + 1)
+            uid = f"1.2.3.{k}.{z}"
+            path = folder / f"{k}{z}.dcm"
+            write_slice(path, pixels, 2.5 * z + k * shift, SOPInstanceUID=uid, **values)
+
+
+@pytest.mark.parametrize("shift", [1.25, 0.0, -0.5])
+@pytest.mark.parametrize(
+    ("tag", "values"),
+    [
+        ("AcquisitionNumber", (1, 2)),
+        ("AcquisitionNumber", (3, 12)),
+        ("ContentTime", ("101500", "101730.25")),
+        ("ContentTime", (lambda z: f"1015{z:02}.5", lambda z: f"1018{z:02}.5")),
+        ("AcquisitionTime", (lambda z: f"101500.{z}", lambda z: f"101500.{z + 5}")),
+        ("TriggerTime", (100, 450)),
+        ("ExposureTime", (500, 750)),
+        ("Exposure", (20, 210)),
+        ("ContrastBolusAgent", ("", "Iopamidol")),
+    ],
+)
+def test_interleaved_acquisitions_are_named_and_one_can_be_chosen(tmp_path, tag, values, shift):
+    """Without and with contrast in one series, as public data sets have them (dcm2niix#721)."""
+    write_two(tmp_path, {tag: values[0]}, {tag: values[1]}, shift)
+    with pytest.raises(StudyError, match=f"2 acquisitions share one series.*by {tag}") as caught:
+        read_series(tmp_path)
+    assert "SERIES=1.1 (5 files), SERIES=1.2 (5 files)" in str(caught.value)
+    for k in (1, 2):
+        volume = read_series(tmp_path, series=f"1.{k}")
+        np.testing.assert_array_equal(volume.hu, stored_pixels() * k - 1000)
+        assert volume.spacing_mm[0] == pytest.approx(2.5)
+
+
+def test_acquisitions_above_each_other_or_alike_by_chance_are_one_volume(tmp_path):
+    # A scan in steps: each rotation is an acquisition.
+    write_two(tmp_path / "a", {"AcquisitionNumber": 1}, {"AcquisitionNumber": 2}, shift=12.5)
+    assert len(read_series(tmp_path / "a").hu) == 10
+    # The tube's current follows the patient: values repeat, without an order.
+    current = [200, 200, 210, 200, 210, 210, 200, 210, 210, 210]
+    times = [f"10150{z // 4}.{z % 4}" for z in (3, 0, 1, 2, 7, 4, 5, 6, 9, 8)]
+    for z in range(10):
+        tags = {"XRayTubeCurrent": current[z], "ContentTime": times[z], "AcquisitionNumber": 1}
+        write_slice(tmp_path / "b" / f"{z}.dcm", stored_pixels()[0], 2.5 * z, **tags)
+    assert len(read_series(tmp_path / "b").hu) == 10
+    # Or it alternates with the rotation.
+    for z in range(10):
+        tags = {"XRayTubeCurrent": (200, 250)[z % 2], "InstanceNumber": 90 - z}
+        write_slice(tmp_path / "c" / f"{z}.dcm", stored_pixels()[0], 2.5 * z, **tags)
+    assert len(read_series(tmp_path / "c").hu) == 10
+
+
+def without_meta(path: Path, what: str) -> None:
+    """Leave out parts of the file meta, as public files do."""
+    pydicom.dcmread(path).save_as(path, enforce_file_format=True)
+    raw, meta = path.read_bytes(), pydicom.dcmread(path).file_meta
+    data = raw[144 + int.from_bytes(raw[140:144], "little") :]
+    if what == "no preamble":
+        path.write_bytes(raw[132:])
+    elif what == "no meta":
+        path.write_bytes(data)
+    else:
+        short = FileMetaDataset()
+        if keep := what.removeprefix("only "):
+            setattr(short, keep, meta[keep].value)
+        file = io.BytesIO()
+        file.write(bytes(128) + b"DICM")
+        write_file_meta_info(file, short, enforce_standard=False)
+        path.write_bytes(file.getvalue() + data)
+
+
+META = (
+    "only TransferSyntaxUID", "only MediaStorageSOPClassUID", "only ", "no preamble", "no meta",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("what", META)
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+def test_file_meta_with_less_than_the_standard_asks(tmp_path, syntax, what):
+    for path in write_series(tmp_path, syntax=syntax):
+        without_meta(path, what)
+    volume = read_series(tmp_path)
+    np.testing.assert_array_equal(volume.hu, stored_pixels() - 1000)
+    assert (volume.notes, volume.repairs) == ((), ())
+    assert open_series(tmp_path).syntaxes == (syntax.keyword,)
+
+
+def test_a_syntax_of_compressed_pixels_is_not_guessed(tmp_path):
+    for path in write_series(tmp_path, syntax=JPEGLosslessSV1):
+        without_meta(path, "only MediaStorageSOPClassUID")
+    with pytest.raises(StudyError, match="5 files: compressed pixels without a transfer syntax"):
+        read_series(tmp_path)
+
+
+def test_files_of_a_disc_or_an_archive_are_set_aside_and_counted(tmp_path):
+    write_series(tmp_path)
+    others = {
+        "LICENSE": b"CC BY " * 99, "Thumbs.db": bytes(600), "AUTORUN.INF": b"[autorun]",
+        "viewer/start.exe": b"MZ" + bytes(900), "viewer/libgtk.so.1": b"\x7fELF", "README": b"",
+        "notes.pdf": b"%PDF-1.4", "series.tar.gz": gzip.compress(b"tar" * 200), ".DS_Store": b"x",
+    }  # fmt: skip
+    for name, content in others.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    volume = read_series(tmp_path)
+    assert len(volume.hu) == 5
+    assert volume.notes == (f"ignored {len(others)} files that are not DICOM images",)
+
+
+def test_a_dose_report_of_one_page_is_set_aside(tmp_path):
+    """A screen capture of modality CT in a series of its own, without a position."""
+    write_series(tmp_path)
+    none = dict.fromkeys(("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"))
+    page = {"SeriesInstanceUID": "1.9", "SOPInstanceUID": "1.9.1", "RescaleSlope": None}
+    write_slice(tmp_path / "dose.dcm", stored_pixels()[0], 0.0, **none, **page)
+    volume = read_series(tmp_path)
+    assert len(volume.hu) == 5
+    assert volume.repairs == (
+        "set aside: a series without positions, such as a dose report (1 files)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "damaged"),
+    [
+        ("IM{:04}", "IM0002"),
+        ("{}.dcm", "2.dcm"),
+        ("1.2.840.{}", "1.2.840.2"),
+        ("{:08X}", "00000002"),
+    ],
+)
+@pytest.mark.parametrize("content", [b"", bytes(9000), b"<html>" * 99])
+def test_a_damaged_file_is_told_from_other_files_by_its_name(tmp_path, names, damaged, content):
+    for z, pixels in enumerate(stored_pixels()):
+        write_slice(tmp_path / names.format(z), pixels, 2.5 * z)
+    (tmp_path / "LICENSE").write_text("CC BY")
+    (tmp_path / damaged).write_bytes(content)
+    with pytest.raises(StudyError, match="not a DICOM file, or damaged") as caught:
+        read_series(tmp_path)
+    assert caught.value.where == tmp_path / damaged
+
+
+def test_files_compressed_by_gzip_are_named(tmp_path):
+    for path in write_series(tmp_path):
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    with pytest.raises(StudyError, match=f"5 files: .* gzip.*9.dcm.gz.*gunzip -r {tmp_path}"):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({"PixelData": bytes(20)}, "3 files: the pixels cannot be decoded"),
+        ({"RescaleSlope": None}, "3 files: the tag RescaleSlope is missing"),
+        ({"NumberOfFrames": 3}, "3 files: a multi-frame file"),
+        ({"PixelSpacing": [1, 1]}, "3 files: orientation or pixel spacing unlike"),
+        ({"SOPInstanceUID": "1.2"}, "2 files: another file has the same SOPInstanceUID"),
+        ({"Modality": "MR"}, "3 files: an object of modality MR in a series of CT"),
+        ({"SeriesInstanceUID": None}, "3 files: no SeriesInstanceUID"),
+    ],
+)
+def test_all_files_with_the_same_fault_are_named_at_once(tmp_path, tags, reason):
+    write_series(tmp_path)
+    for k in range(3):
+        write_slice(tmp_path / f"zz{k}.dcm", stored_pixels()[k], 20.0 + 2.5 * k, **tags)
+    with pytest.raises(StudyError, match=reason) as caught:
+        read_series(tmp_path)
+    first = 1 if "SOPInstanceUID" in tags else 0
+    assert all(f"zz{k}.dcm" in str(caught.value) for k in range(first, 3))
+    assert "zz" not in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "command"),
+    [
+        ("SeriesInstanceUID", "5 series of one file each", "-m SeriesInstanceUID=1.2.3"),
+        ("StudyInstanceUID", "5 studies share one series", "-m StudyInstanceUID=1.2.3"),
+        ("SOPInstanceUID", "4 files: another file has the same SOPInstanceUID", "-gin"),
+    ],
+)
+def test_uids_of_a_bad_export_are_said_with_a_command(tmp_path, name, reason, command):
+    """A UID for each slice that all should share (dcm2niix#495, fo-dicom#497), or the reverse."""
+    for z, path in enumerate(write_series(tmp_path)):
+        dataset = pydicom.dcmread(path)
+        setattr(dataset, name, "1.2.3" if name == "SOPInstanceUID" else f"1.2.{z}")
+        dataset.save_as(path)
+    with pytest.raises(StudyError, match=reason) as caught:
+        read_series(tmp_path)
+    assert f"dcmodify -nb {command} " in str(caught.value)
+    assert str(tmp_path) in caught.value.way_out
+
+
+def test_a_decimal_comma_is_said_with_its_way_out(tmp_path):
+    for path in write_series(tmp_path):
+        path.write_bytes(path.read_bytes().replace(b"0.5\\0.7", b"0,5\\0,7"))
+    with pytest.raises(StudyError, match="comma") as caught:
+        read_series(tmp_path)
+    assert r"dcmodify -nb -m 'PixelSpacing=0.5\0.7'" in str(caught.value)
+
+
+def test_names_that_are_not_utf8_are_read_and_named(tmp_path):
+    folder = os.fsencode(tmp_path) + b"/M\xfcller"
+    os.mkdir(folder)
+    for path in write_series(tmp_path / "series"):
+        os.rename(path, folder + b"/\xe9" + path.name.encode())
+    place = Path(os.fsdecode(folder))
+    assert len(read_series(place).hu) == 5
+    broken = sorted(place.iterdir())[0]
+    broken.write_bytes(broken.read_bytes()[:300])
+    with pytest.raises(StudyError, match=r"M\\xfcller/\\xe95\.dcm: ") as caught:
+        read_series(place)
+    str(caught.value).encode()  # so that it can be printed

@@ -9,6 +9,7 @@ from data_prep.dicom import read_series
 from data_prep.images import read_image
 from data_prep.landmarks import from_masks, landmark_table, read_landmarks_csv, to_voxels
 from data_prep.phantom import PhantomConfig, make_phantom
+from data_prep.volume import Volume
 from pekit.common.errors import UserError
 from pekit.dataset.schema import LANDMARKS
 
@@ -18,7 +19,8 @@ def test_phantom_landmarks_are_found_near_their_truth(seed):
     phantom = make_phantom(seed, PhantomConfig())
     masks = segment(phantom.hu, phantom.spacing_mm)
     found = from_masks(masks, phantom.hu, phantom.spacing_mm)
-    truth = to_voxels(phantom.landmarks_mm, phantom.origin_mm, phantom.spacing_mm)
+    volume = Volume(phantom.hu, phantom.spacing_mm, phantom.origin_mm, "s", "t", ())
+    truth = to_voxels(phantom.landmarks_mm, volume)
     # At this voxel size a main bronchus may enter the lung at once.
     bronchi = [name for name in ("Right Primary Bronchus", "Left Primary Bronchus") if found[name]]
     assert bronchi
@@ -80,15 +82,20 @@ def test_landmarks_cut_by_the_edge_are_absent():
 
 
 def test_csv_in_mm_becomes_voxels(tmp_path):
+    """After a gap too, and a landmark beyond the volume is absent."""
     path = tmp_path / "landmarks.csv"
     path.write_text("StudyInstanceUID,name,z_mm,y_mm,x_mm\n000012345678,T4,-10,20.5,6\n")
     table = read_landmarks_csv(path)
     assert table["StudyInstanceUID"].tolist() == ["000012345678"]
+    z_mm = np.array([-20, -17.5, -15, -10, -7.5])  # -12.5 is missing
+    hu = np.zeros((5, 20, 30), np.int16)
+    volume = Volume(hu, (2.5, 2, 0.5), (-20, 0.5, -4), "s", "t", ("",) * 5, z_mm=z_mm)
     row = table.iloc[0]
-    voxels = to_voxels(
-        {row["name"]: (row.z_mm, row.y_mm, row.x_mm), "Heart": None}, (-20, 0.5, -4), (2.5, 2, 0.5)
-    )
-    assert voxels == {"T4": (4.0, 10.0, 20.0), "Heart": None}
+    given = {row["name"]: (row.z_mm, row.y_mm, row.x_mm), "Heart": None, "Liver Top": (0, 20, 6)}
+    voxels = to_voxels(given, volume)
+    assert voxels == {"T4": (3.0, 10.0, 20.0), "Heart": None, "Liver Top": None}
+    present = landmark_table("s", voxels).set_index("name")["present"]
+    assert present[present].index.tolist() == ["T4"]
 
 
 @pytest.mark.parametrize(
