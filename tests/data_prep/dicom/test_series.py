@@ -153,7 +153,8 @@ def test_pixels_beyond_all_hu_inside_the_image_are_refused(tmp_path):
     for z, name in enumerate("ab"):
         tags = {"PixelRepresentation": 0, "RescaleIntercept": -1024}
         write_slice(tmp_path / f"{name}.dcm", pixels, z, **tags)
-    with pytest.raises(StudyError, match=r"2 files: 1 voxels inside the image are no HU.*a\.dcm, b\.dcm"):
+    message = r"2 files: 1 voxels inside the image are no HU.*a\.dcm, b\.dcm"
+    with pytest.raises(StudyError, match=message):
         read_series(tmp_path)
 
 
