@@ -6,6 +6,7 @@ training.py      loss curves
 preparation.py   audit, crop, landmarks
 scores.py        ROC, confusion tables, calibration, subgroups
 ablation.py      arms of an ablation with intervals
+tables.py        a table in a notebook, set as in the pages
 overlays.py      drawing on one image: slice, mask, crop box, landmarks, attribution
 base.py          figure class, colours, grids of axes
 

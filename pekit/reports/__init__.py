@@ -1,7 +1,6 @@
 """Pages to read.
 
 page.py    one self-contained HTML page
-table.py   a table in a notebook
 cases.py   error analysis: each study with a wrong verdict, and what the network used
 viewer/    the slice viewer: one study to scroll through
 """

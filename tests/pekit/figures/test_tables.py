@@ -5,7 +5,7 @@ import re
 import pandas as pd
 from browser import browser
 
-from pekit.reports.table import show
+from pekit.figures.tables import show
 
 TABLE = pd.DataFrame(
     {
