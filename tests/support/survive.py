@@ -111,7 +111,9 @@ def landmarks_in_two(store: Store, split: pd.DataFrame, folder: Path) -> None:
     torch.manual_seed(0)
     net = LandmarkNet(Encoder("test_efficientnet"))
     # The heads are large: few samples, and no checkpoint after each step.
-    few = IN_TWO.model_copy(update={"samples_per_epoch": 8, "save_every_s": 600, "optimizer": "sgd"})
+    few = IN_TWO.model_copy(
+        update={"samples_per_epoch": 8, "save_every_s": 600, "optimizer": "sgd"}
+    )
     history = fit(net, store, split, few, folder, lambda row, epoch: None)
     history.to_csv(folder / "history.csv")
 
