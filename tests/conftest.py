@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+import batch  # noqa: F401  first: it makes the start of nbformat fast
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

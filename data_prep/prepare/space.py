@@ -39,6 +39,8 @@ def check_space(tasks: Sequence[StudyTask], crop: str, root: Path) -> float:
 
 def fit_workers(workers: int, tasks: Sequence[StudyTask]) -> int:
     """Number of workers, at most `workers`, that fit in memory with the longest study in each."""
+    if workers == 1:  # fewer cannot be
+        return 1
     longest = max((len(task.rows) for task in tasks), default=0)
     each = WORKER_BYTES + BYTES_PER_VOXEL * _plane_voxels(tasks) * longest
     return max(1, min(workers, int(0.8 * psutil.virtual_memory().available / each)))

@@ -10,3 +10,9 @@ schedule.py      run these stages
 commands.py      predict one study, review, export
 lab.py           JupyterLab on copies of the notebooks
 """
+
+import sys
+
+# jsonschema, which nbformat imports, builds the grammar of internationalised addresses from this
+# package at once: 3 s of every stage, for nothing. Where it is missing, jsonschema does without.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]

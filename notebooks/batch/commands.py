@@ -179,12 +179,12 @@ def export(model: str, out: str, formats: str, store: str) -> None:
     `model` names an experiment, of which hop 2 is written, or one of its networks. They are
     compared on stacks of the prepared studies in `store`, or on noise without one.
     """
+    folder = _network(model)
     from pekit.checkpoint import load_hops  # torch: seconds, and only here
     from pekit.dataset.stacks import middle_stacks
     from pekit.dataset.store import Store
     from pekit.inference.export import FORMATS, export_model
 
-    folder = _network(model)
     target = Path(out) if out else folder / "exported"
     chosen = (formats,) if formats else FORMATS
     stacks, source = None, "noise"

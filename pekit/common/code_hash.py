@@ -8,7 +8,7 @@ A hash counts what code does: comments, docstrings and layout do not change it.
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,13 +32,18 @@ def local_files(
     """
     left_out = [root / folder for folder in without]
     found: set[Path] = set()
-    waiting = list(_imported(root, code, where, package=()))
+    named: set[tuple[str, ...]] = set()
+    waiting = _imported_parts(code, where, package=())
     while waiting:
-        file = waiting.pop()
-        if file not in found and not any(file.is_relative_to(folder) for folder in left_out):
-            found.add(file)
-            package = file.parent.relative_to(root).parts
-            waiting += _imported(root, file.read_text(encoding="utf-8"), file, package)
+        parts = waiting.pop()
+        if parts in named:
+            continue
+        named.add(parts)
+        for file in _module_files(root, parts):
+            if file not in found and not any(file.is_relative_to(folder) for folder in left_out):
+                found.add(file)
+                package = file.parent.relative_to(root).parts
+                waiting += _imported_parts(file.read_text(encoding="utf-8"), file, package)
     return sorted(found)
 
 
@@ -76,11 +81,12 @@ def _parsed(code: str, where: Path) -> ast.Module:
         raise UserError(f"{where}: not valid Python: {error.msg}: {error.text}") from None
 
 
-def _imported(root: Path, code: str, file: Path, package: tuple[str, ...]) -> Iterator[Path]:
-    """Local files that a piece of code imports, in functions too."""
-    for level, name in _imported_names(code, file):
-        base = package[: len(package) - level + 1] if level else ()
-        yield from _module_files(root, [*base, *name.split(".")])
+def _imported_parts(code: str, file: Path, package: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Absolute names that a piece of code imports, in functions too: ("pekit", "hop", "HopNet")."""
+    return [
+        (*(package[: len(package) - level + 1] if level else ()), *name.split("."))
+        for level, name in _imported_names(code, file)
+    ]
 
 
 @lru_cache(maxsize=4096)
@@ -96,7 +102,7 @@ def _imported_names(code: str, file: Path) -> list[tuple[int, str]]:
     return names
 
 
-def _module_files(root: Path, parts: list[str]) -> Iterator[Path]:
+def _module_files(root: Path, parts: Sequence[str]) -> Iterator[Path]:
     """Files that importing a dotted name runs: each package's __init__.py, then the module.
 
     A package may import names when they are first used (its dictionary LAZY: name -> module).
@@ -104,7 +110,7 @@ def _module_files(root: Path, parts: list[str]) -> Iterator[Path]:
     """
     folder = root
     for number, part in enumerate(parts):
-        if (folder / f"{part}.py").is_file() and folder != root:
+        if folder != root and (folder / f"{part}.py").is_file():
             yield folder / f"{part}.py"
             return
         if not (folder / part / "__init__.py").is_file():

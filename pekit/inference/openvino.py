@@ -6,6 +6,7 @@ Needs OpenVINO; `pip install 'pekit[export]'` brings it.
 import hashlib
 import importlib
 import importlib.util
+import sys
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,10 @@ from pekit.common.errors import UserError, nearest
 from pekit.common.files import read_json
 from pekit.dataset.windows import SLICES
 from pekit.hop import HopNet
+
+# OpenVINO tells its maker of every import and conversion, by a process that waits for the network;
+# where this package is missing, it does not.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 INPUT, OUTPUT = "stack_hu", "probability"
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}  # values: OpenVINO's names

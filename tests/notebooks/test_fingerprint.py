@@ -25,18 +25,29 @@ def copy(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def fingerprints(copy):
+    """Fingerprints of the demo's stages as the files of the copy are now."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("experiment", "notebook"):
+            patch.setattr(f"batch.{module}.ROOT", copy)
+            patch.setattr(f"batch.{module}.NOTEBOOKS", copy / "notebooks")
+
+        def digests():
+            experiment = read_experiment(copy / "notebooks" / "experiments" / "demo.yaml")
+            return {name: made.digest for name, made in fingerprints_of(experiment).items()}
+
+        yield digests
+
+
+@pytest.fixture(scope="module")
+def before(fingerprints):
+    return fingerprints()
+
+
 @pytest.fixture
-def changed(copy, monkeypatch):
+def changed(copy, fingerprints, before):
     """Stages of the demo whose fingerprint a change alters; the change is undone afterwards."""
-    for module in ("experiment", "notebook"):
-        monkeypatch.setattr(f"batch.{module}.ROOT", copy)
-        monkeypatch.setattr(f"batch.{module}.NOTEBOOKS", copy / "notebooks")
-
-    def fingerprints():
-        experiment = read_experiment(copy / "notebooks" / "experiments" / "demo.yaml")
-        return {name: made.digest for name, made in fingerprints_of(experiment).items()}
-
-    before = fingerprints()
     originals = {}
 
     def change(path: str, text: str) -> set[str]:

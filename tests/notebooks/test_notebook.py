@@ -99,6 +99,14 @@ def test_a_kernel_is_not_interrupted_at_its_end(notebook, tmp_path, monkeypatch)
     assert signal.SIGINT not in sent
 
 
+def test_no_stage_waits_for_a_grammar_of_addresses():
+    """jsonschema builds it when it is imported, 3 s, and notebooks have no such format."""
+    from jsonschema import FormatChecker
+
+    assert "date" in FormatChecker.checkers
+    assert "iri" not in FormatChecker.checkers
+
+
 def test_without_fcntl_it_says_where_it_runs():
     """As on Windows."""
     code = "import runpy, sys; sys.modules['fcntl'] = None; sys.argv = ['run.py', 'batch', 'x']\n"

@@ -30,7 +30,7 @@ DEPTH = 0
 EPOCHS = 3
 LIMIT_HOURS = 9.0
 SEED = 0
-TRAIN = {"batch_size": 4, "samples_per_epoch": 48, "positive_fraction": 0.4, "lr": 2e-3,
+TRAIN = {"batch_size": 4, "samples_per_epoch": 24, "positive_fraction": 0.4, "lr": 2e-3,
          "optimizer": "adamw", "workers": 0, "device": "cpu"}
 """
 

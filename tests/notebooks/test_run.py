@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ import psutil
 import pytest
 from encoders import write_chest
 from nbformat.sign import NotebookNotary
-from toy_workspace import REPOSITORY, Workspace, write_notebook
+from toy_workspace import Workspace, write_notebook
 
 from batch import commands
 from batch.experiment import read_experiment
@@ -330,12 +329,12 @@ def test_local_files_follow_imports_and_no_others(tmp_path):
         (["--dicom", ".", "--series", "1.2.840.10008"], "such as SERIES=2"),
     ],
 )
-def test_predict_says_what_it_lacks(tmp_path, options, message):
-    command = [sys.executable, str(REPOSITORY / "notebooks" / "run.py"), "predict", *options]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert message in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_predict_says_what_it_lacks(tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", *options]) == 1
+    told = capsys.readouterr().err
+    assert message in told
+    assert len(told.splitlines()) == 1
 
 
 def with_model(experiment: Path) -> Path:

@@ -86,14 +86,14 @@ def network():
 
 
 def test_real_network_is_nearly_complete(network):
-    stack = np.random.default_rng(0).integers(-200, 400, (1, 3, 64, 64)).astype(np.int16)
+    stack = np.random.default_rng(0).integers(-200, 400, (1, 3, 32, 32)).astype(np.int16)
     before, before_numpy = torch.random.get_rng_state(), np.random.get_state()[1].copy()
-    attribution = explain(network, stack, steps=64, batch_size=16)
-    assert attribution.maps.shape == (1, 64, 64)
+    attribution = explain(network, stack, steps=32, batch_size=16)
+    assert attribution.maps.shape == (1, 32, 32)
     assert attribution.completeness_error.max() < 0.2
     assert all(p.grad is None for p in network.parameters())
     # Batch size does not matter; samples repeat and leave the random states unchanged.
-    smaller = explain(network, stack, steps=64, batch_size=5)
+    smaller = explain(network, stack, steps=32, batch_size=5)
     np.testing.assert_allclose(smaller.maps, attribution.maps, rtol=1e-2, atol=1e-5)
     drawn = [explain(network, stack, "gradient_shap", steps=4).maps for _ in range(2)]
     np.testing.assert_array_equal(*drawn)

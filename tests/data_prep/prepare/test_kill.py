@@ -56,11 +56,11 @@ def _one_thread():
 @pytest.mark.usefixtures("_one_thread")
 def test_killed_at_random_moments(tmp_path):
     phantom = {"shape": (24, 96, 96)}
-    config = CohortConfig(n_train=34, n_test=2, seed=5, broken_fraction=0.2, phantom=phantom)
+    config = CohortConfig(n_train=18, n_test=2, seed=5, broken_fraction=0.2, phantom=phantom)
     data, root = tmp_path / "cohort", tmp_path / "killed"
     write_cohort(data, config)
     first, *_, last = cpu_times(data, tmp_path / "whole")
-    each = (last - first) / 35
+    each = (last - first) / 19
     rng = np.random.default_rng(0)
     died = 0
     for _ in range(KILLS):

@@ -2,10 +2,8 @@
 
 import importlib
 import json
-import os
+import multiprocessing
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +24,7 @@ from pekit.inference.pytorch import TorchPredictor
 from pekit.model.encoder import Encoder
 from pekit.model.landmark_net import LandmarkNet
 from pekit.model.prevalence import Prevalence
+from run import main
 
 openvino = pytest.importorskip("openvino", reason="needs pip install 'pekit[export]'")
 for name in ("onnx", "onnxscript"):
@@ -104,6 +103,7 @@ def test_the_card_describes_input_and_output(exported):
     assert content["windows_hu"][2] == {"centre": -600, "width": 1500}
     assert content["weights"] == hash_path(folder / "hop2" / "model" / "model.safetensors")
     assert content["files"]["model.bin"] == hash_path(out / "model.bin")
+    assert set(content["max_difference"]) == {"model.onnx", "model.xml"}
     assert max(content["max_difference"].values()) < 1e-3
 
 
@@ -131,10 +131,13 @@ def test_prediction_by_openvino_equals_pytorch(net, by_openvino, tmp_path):
     assert predict_volume(by_openvino, hu, SIZE, stride=3).shape == (len(hu), 2)
 
 
-def test_prediction_converts_without_an_export(net):
-    first = HopNet(list(net.encoders[:1]))
+def test_prediction_converts_without_an_export(net, monkeypatch):
+    """And OpenVINO's maker hears nothing of it."""
+    first, started = HopNet(list(net.encoders[:1])), []
+    monkeypatch.setattr(multiprocessing, "Process", lambda **given: started.append(given))
     result = OpenVinoPredictor(first, SIZE)(stacks(3))
     np.testing.assert_allclose(result, TorchPredictor(first)(stacks(3)), atol=1e-3)
+    assert started == []
 
 
 def test_an_export_of_another_network_is_refused(exported, net):
@@ -184,8 +187,8 @@ def test_an_export_that_differs_from_pytorch_is_refused(tmp_path):
     net = HopNet([Encoder("test_resnet")])
     nn.init.constant_(net.encoders[0].net.get_classifier().bias, float("nan"))
     save_model(tmp_path, net, SIZE)
-    with pytest.raises(UserError, match=r"model\.onnx gives probabilities nan off PyTorch's"):
-        export_model(tmp_path, tmp_path / "out")
+    with pytest.raises(UserError, match=r"model\.xml gives probabilities nan off PyTorch's"):
+        export_model(tmp_path, tmp_path / "out", ("openvino",))
     assert not (tmp_path / "out" / "export.json").exists()
 
 
@@ -195,26 +198,21 @@ def test_a_landmark_model_is_refused(tmp_path):
         export_model(tmp_path, tmp_path / "out")
 
 
-def run(*arguments):
-    """`make export`'s command."""
-    root = Path(__file__).resolve().parents[3]
-    command = [sys.executable, root / "notebooks" / "run.py", "export", *arguments]
-    env = {**os.environ, "PYTHONPATH": str(root)}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
-
-
-def test_the_command_writes_the_format_and_prints_the_difference(exported, net, tmp_path):
+def test_the_command_writes_the_format_and_prints_the_difference(net, tmp_path, capsys):
     store, _ = toy_store(tmp_path / "toy")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "model.onnx").write_text("of another model")
-    options = ("--format", "openvino", "--out", tmp_path / "out", "--store", store.root)
-    done = run("--model", exported[1] / "hop2", *options)
-    assert done.returncode == 0, done.stderr
+    first = HopNet(list(net.encoders[:1]))
+    save_model(tmp_path / "hop1" / "model", first, SIZE)
+    given = {"--model": tmp_path / "hop1", "--out": tmp_path / "out", "--store": store.root}
+    options = [str(word) for pair in given.items() for word in pair]
+    assert main(["export", "--format", "openvino", *options]) == 0
     names = ["export.json", "model.bin", "model.xml"]
     assert sorted(f.name for f in (tmp_path / "out").iterdir()) == names
     content = json.loads((tmp_path / "out" / "export.json").read_text())
     assert sorted(content["files"]) == names[1:]
-    said = re.search(r"model\.xml: at most (\S+) off PyTorch, on 6 stacks of", done.stdout)
+    told = capsys.readouterr().out
+    said = re.search(r"model\.xml: at most (\S+) off PyTorch, on 6 stacks of", told)
     assert float(said[1]) == pytest.approx(content["max_difference"]["model.xml"], rel=0.01)
     # The same difference, computed here on the middle slices of the same studies.
     stacks_hu = middle_stacks(store, SIZE)
@@ -222,15 +220,15 @@ def test_the_command_writes_the_format_and_prints_the_difference(exported, net, 
     hu = store.read_volume(study)
     expected = resize_slices(hu[len(hu) // 2 - 1 : len(hu) // 2 + 2], SIZE)
     assert (stacks_hu[1] == expected).all()
-    by_openvino = OpenVinoPredictor(net, SIZE, exported=tmp_path / "out")(stacks_hu)
-    difference = np.abs(by_openvino - TorchPredictor(net)(stacks_hu)).max()
+    by_openvino = OpenVinoPredictor(first, SIZE, exported=tmp_path / "out")(stacks_hu)
+    difference = np.abs(by_openvino - TorchPredictor(first)(stacks_hu)).max()
     assert content["max_difference"]["model.xml"] == pytest.approx(difference, abs=1e-6)
 
 
-def test_a_folder_without_a_model_is_named(tmp_path):
-    done = run("--model", tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"MODEL={tmp_path}: no experiment with a trained hop 2; ")
+def test_a_folder_without_a_model_is_named(tmp_path, capsys):
+    assert main(["export", "--model", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"MODEL={tmp_path}: no experiment with a trained hop 2; ")
 
 
 def test_an_unknown_format_is_named(exported):

@@ -271,7 +271,8 @@ def test_a_cost_is_a_table_and_metrics(cost):
 
 def test_cost_of_a_landmark_training(toy):
     net = LandmarkNet(Encoder("test_efficientnet"))
-    cost = estimate_cost(net, *toy, changed(batch_size=2, optimizer="sgd"))
+    few = changed(batch_size=2, samples_per_epoch=4, epochs=1, optimizer="sgd")
+    cost = estimate_cost(net, *toy, few)
     assert cost.parameters == sum(p.numel() for p in net.parameters())
     classifier = sum(p.numel() for p in net.encoder.net.classifier.parameters())
     assert cost.trained == cost.parameters - classifier, "the classifier learns nothing here"
