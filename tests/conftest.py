@@ -15,3 +15,10 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("no ../shared/data here: real chest CT images are not available")
     return SHARED_DATA
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """What a command that ran in this process set for its kernels counts in no other test."""
+    for name in ("PEKIT_BATCH", "PEKIT_TYPED_IN"):
+        monkeypatch.delenv(name, raising=False)

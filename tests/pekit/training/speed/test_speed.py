@@ -76,7 +76,8 @@ def test_work_by_hand(measured):
         (1, "predict"): one, (1, "train"): 3 * one,
         (2, "predict"): both, (2, "train"): one + 3 * (both - one),
     }  # fmt: skip
-    assert work["gflop_per_stack"].to_dict() == pytest.approx(expected, rel=0.01)
+    # On a CPU, maps of 1 x 1 pixels take the middle of a kernel only: up to 2 % less.
+    assert work["gflop_per_stack"].to_dict() == pytest.approx(expected, rel=0.025)
 
 
 def test_without_a_gpu_the_goals_are_unseen(measured):
