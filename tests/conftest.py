@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,11 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch):
+def own_environment():
     """What a command that ran in this process set for its kernels counts in no other test."""
-    for name in ("PEKIT_BATCH", "PEKIT_TYPED_IN"):
-        monkeypatch.delenv(name, raising=False)
+    before = {k: v for k, v in os.environ.items() if k not in ("PEKIT_BATCH", "PEKIT_TYPED_IN")}
+    os.environ.pop("PEKIT_BATCH", None)
+    os.environ.pop("PEKIT_TYPED_IN", None)
+    yield
+    os.environ.clear()
+    os.environ.update(before)

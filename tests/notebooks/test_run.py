@@ -429,10 +429,12 @@ def test_compare_says_what_it_lacks(names, message, tmp_path, monkeypatch):
 
 
 def test_the_data_file_of_an_image_lies_beside_the_users_path(tmp_path, monkeypatch):
-    voxels = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    voxels = np.full((60, 64, 64), -1000, np.int16)  # air, and in it a block of tissue and bone
+    voxels[:, 10:54, 10:54] = 30 * np.arange(44)
+    with_model(tmp_path)
     (tmp_path / "contents").mkdir()
     (tmp_path / "jane").mkdir()
-    write_image(tmp_path / "jane" / "scan.mhd", voxels, (1, 1, 1), (0, 0, 0))
+    write_image(tmp_path / "jane" / "scan.mhd", voxels, (5, 5, 5), (0, 0, 0))
     for number, file in enumerate(sorted((tmp_path / "jane").iterdir())):  # as in an annex
         file.rename(tmp_path / "contents" / f"{number}")
         file.symlink_to(tmp_path / "contents" / f"{number}")
