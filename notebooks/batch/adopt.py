@@ -41,7 +41,8 @@ def adopt(
                 for name in names:
                     _take(base.folder / name, experiment.folder / name)
                     del left[name]
-        except UserError:  # it is running: its stages may change
+        except UserError as error:  # it is running: its stages may change
+            print(f"{experiment.name}: nothing is taken over from it: {error}", flush=True)
             continue
         if names:
             taken[base.name] = names

@@ -147,10 +147,11 @@ def _names(notebook: Path, defaults: Mapping[str, Any], values: dict[str, Any]) 
 
         attribution_method(method)
     if encoder := other.get("ENCODER"):
-        import timm
-
+        from pekit.model.encoder import timm_name
         from pekit.model.encoder3d import DEPTHS
 
-        if encoder not in DEPTHS and not timm.is_model(encoder.split(".")[0]):
-            near = nearest(encoder, [*timm.list_models(), *DEPTHS])
-            raise UserError(f"ENCODER: there is no encoder {encoder!r}; {near}")
+        if encoder not in DEPTHS:
+            try:
+                timm_name(encoder)
+            except UserError as error:
+                raise UserError(f"ENCODER: {error}") from None

@@ -33,9 +33,7 @@ def predict_study(
     _check_study(study, series)
     code = hashlib.sha256(os.fsencode(study.resolve())).hexdigest()[:8]
     folder = Path(out).resolve() if out else ROOT / "runs" / "predict" / f"study-{code}"
-    found = sorted(NOTEBOOKS.glob("*_predict_one_study.ipynb"))
-    if len(found) != 1:
-        raise UserError(f"{len(found)} notebooks are named *_predict_one_study.ipynb; one must be")
+    notebook = _notebook("predict_one_study")
     # The notebook records its parameters, so it gets the study by links with neutral names.
     # The ending stays: it gives the format of an image file.
     ending = _ending(study)
@@ -48,7 +46,7 @@ def predict_study(
     params |= {"SEGMENTER": segmenter, "SERIES": series}
     # One study of a clinic is no experiment: W&B gets it only if asked to.
     os.environ.setdefault("WANDB_MODE", "disabled")
-    made = folder / found[0].name
+    made = folder / notebook.name
     with _writable(out, folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = folder / ".study.lock"
@@ -60,7 +58,7 @@ def predict_study(
                 link.unlink(missing_ok=True)
                 # Not resolved: the data file of a .mhd lies beside the user's own path.
                 link.symlink_to(os.path.abspath(target), target_is_directory=target.is_dir())
-            run_notebook(found[0], made, params, name="predict", makes=folder / DONE)
+            run_notebook(notebook, made, params, name="predict", makes=folder / DONE)
         except UserError as error:
             _forget_messages(made.with_suffix(".failed.ipynb"))
             message = str(error)
@@ -72,6 +70,14 @@ def predict_study(
                 link.unlink(missing_ok=True)
     for page in sorted(folder.glob("*.html")):
         print(f"Page: {shown(page)}")
+
+
+def _notebook(name: str) -> Path:
+    """The notebook of that name, whatever its number."""
+    found = sorted(NOTEBOOKS.glob(f"*_{name}.ipynb"))
+    if len(found) != 1:
+        raise UserError(f"{len(found)} notebooks are named *_{name}.ipynb; one must be")
+    return found[0]
 
 
 def _check_given(dicom: str, masks: str, series: str) -> None:
@@ -156,19 +162,19 @@ def compare(names: str, stage: str, out: str) -> None:
 
     `names` are two or more experiments, with blanks between them.
     """
-    folders = {find_experiment(name).stem: name for name in names.split()}
-    if len(folders) < 2:
+    experiments = dict.fromkeys(find_experiment(name).stem for name in names.split())
+    if len(experiments) < 2:
         raise UserError('which experiments? Name two or more: make compare NAMES="demo nocrop"')
     models = []
-    for name in folders:
+    for name in experiments:
         predictions = ROOT / "runs" / name / stage
         if not (predictions / "predictions.parquet").exists():
             made = sorted(p.parent.name for p in predictions.parent.glob("*/predictions.parquet"))
             made = f"STAGE may be {', '.join(made)}" if made else f"make experiment NAME={name}"
             raise UserError(f"{shown(predictions)} holds no predictions: {made}")
         models.append([name, os.path.relpath(predictions, NOTEBOOKS), ""])
-    folder = Path(out).resolve() if out else ROOT / "runs" / "compare" / "_".join(folders)
-    (notebook,) = NOTEBOOKS.glob("*_compare.ipynb")
+    folder = Path(out).resolve() if out else ROOT / "runs" / "compare" / "_".join(experiments)
+    notebook = _notebook("compare")
     params = {"MODELS": models, "RUN": os.path.relpath(folder, NOTEBOOKS)}
     run_notebook(notebook, folder / notebook.name, params, name="compare", makes=folder / DONE)
 

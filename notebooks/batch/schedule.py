@@ -16,6 +16,7 @@ from batch.notebook import NOTEBOOKS, locked, run_notebook, shown
 from batch.record import NEW, begin, end, keep_edited, stages_to_run
 from pekit.common.errors import UserError, nearest
 from pekit.common.files import read_json, write_json
+from pekit.common.processors import processors
 
 PLAN = "plan.json"
 
@@ -130,7 +131,7 @@ def _run_snakemake(experiment: Experiment, options: list[str], lock: int) -> Non
     # Our own lock ends with the process, so a killed run needs no unlocking by hand; and all that
     # is planned runs, whatever Snakemake remembers.
     command += ["--nolock", "--forceall", "--rerun-incomplete", "--drop-metadata"]
-    command += ["--cores", "all", *options]
+    command += ["--cores", str(processors()), *options]
     # What Snakemake and the kernels print goes to a file; stages report on stdout.
     # The child process holds the lock too, as long as it lives.
     with (experiment.folder / "snakemake.log").open("w") as log:

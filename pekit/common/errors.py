@@ -22,6 +22,11 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return "choose one of " + ", ".join(known[:SHOWN]) if known else "there is none"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, at most 200 characters; its name where it has no text."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 def printable(path: Path) -> str:
     r"""A path as text that can be written anywhere: bytes that are not UTF-8 become `\xe9`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -54,10 +54,7 @@ class Encoder(nn.Module):
         image_size: int | None = None,
     ):
         super().__init__()
-        name = get_deprecated_models().get(name, name)  # such as tf_efficientnetv2_l_in21ft1k
-        if not timm.is_model(name.split(".")[0]):
-            near = nearest(name, [*timm.list_models(), *DEPTHS])
-            raise UserError(f"there is no encoder {name!r}: {near}")
+        name = timm_name(name)
         self.name, self.in_chans = name, in_chans
         if init == "timm":
             self.net = fetch_weights(name, lambda: self._create(True, image_size))
@@ -187,6 +184,19 @@ def make_encoder(
             f"{', '.join(DEPTHS)}"
         )
     return Encoder(name, IMAGE_CHANNELS + context, init, image_size)
+
+
+def timm_name(name: str) -> str:
+    """timm's present name of a 2D encoder, such as of tf_efficientnetv2_l_in21ft1k.
+
+    Raises:
+        UserError: timm has no encoder of that name.
+    """
+    present = get_deprecated_models().get(name, name)
+    if not timm.is_model(present.split(".")[0]):
+        near = nearest(name, [*timm.list_models(), *DEPTHS])
+        raise UserError(f"there is no encoder {name!r}; {near}")
+    return present
 
 
 def packaged_weights(name: str) -> dict[str, Tensor]:

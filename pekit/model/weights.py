@@ -7,7 +7,7 @@ from typing import TypeVar
 from timm.models import load_state_dict
 from torch import Tensor
 
-from pekit.common.errors import UserError
+from pekit.common.errors import UserError, first_line
 
 Result = TypeVar("Result")
 
@@ -26,7 +26,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # pickle, zip, safetensors and torch have no common error class
         raise UserError(
             f"{path} ({path.stat().st_size / 1e6:.1f} MB) cannot be read as weights, it may be cut "
-            f"short: {str(error).splitlines()[0][:200] or type(error).__name__}"
+            f"short: {first_line(error)}"
         ) from None
 
 
@@ -41,10 +41,10 @@ def fetch_weights(name: str, fetch: Callable[[], Result]) -> Result:
     except UserError:
         raise
     except Exception as error:  # the hub's client, sockets and SSL: no common class
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(
-            f"the pretrained weights of {name} cannot be fetched ({reason}): without network, set "
-            "INIT to a file of its weights (.safetensors, .pth) or to the folder of a trained model"
+            f"the pretrained weights of {name} cannot be fetched ({first_line(error)}): without "
+            "network, set INIT to a file of its weights (.safetensors, .pth) or to the folder of a "
+            "trained model"
         ) from None
 
 

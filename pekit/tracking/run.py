@@ -275,12 +275,11 @@ def _origin(path: Path | None, content: str) -> dict[str, Any]:
 
 def _artifact_of(path: Path) -> Path | None:
     """The artifact of another run that `path` is or lies in; None if that run recorded none."""
-    path = path.resolve()
-    for inner, stage in zip((path, path.parent), path.parents, strict=False):
-        if (stage / "manifest.json").exists():
-            made = read_json(stage / "manifest.json").get("artifacts", {}).get("made", [])
-            return inner if inner.stem in {artifact["type"] for artifact in made} else None
-    return None
+    if not (stage := stage_of(path)):
+        return None
+    inner = stage / path.resolve().relative_to(stage).parts[0]
+    made = read_json(stage / "manifest.json").get("artifacts", {}).get("made", [])
+    return inner if inner.stem in {artifact["type"] for artifact in made} else None
 
 
 def _made(folder: Path) -> list[str]:

@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from pekit.common.code_hash import ROOT
-from pekit.common.errors import UserError
+from pekit.common.errors import UserError, first_line
 from pekit.common.files import file_hash, read_json, write_json
 from pekit.common.progress import say
 from pekit.tracking.csv_log import to_json, without_paths
@@ -60,7 +60,7 @@ def _never_fails(method: Callable) -> Callable:
             return method(self, *arguments, **options)
         except Exception as error:
             self._run = None
-            say(f"W&B: {_first_line(error)}: the rest of this run is in its folder only")
+            say(f"W&B: {first_line(error)}: the rest of this run is in its folder only")
             return None
 
     return guarded
@@ -223,7 +223,7 @@ def _mode(wandb: Any, asked: str) -> tuple[str, str]:
             return "online", "W&B has an account; WANDB_MODE=offline keeps it here"
         return "offline", f"no account for {urlsplit(session.base_url).hostname}"
     except Exception as error:
-        return "disabled", f"its service cannot be started: {_first_line(error)}"
+        return "disabled", f"its service cannot be started: {first_line(error)}"
 
 
 def _decision(mode: str, run: Any) -> str:
@@ -293,16 +293,16 @@ def _start(
         run = wandb.init(mode=mode, id=run_id, **options)
     except Exception as error:
         if mode == "offline":
-            return None, "disabled", _first_line(error)
+            return None, "disabled", first_line(error)
         if "deleted" in str(error):  # by its owner; W&B never takes such an id again
             run_id = uuid.uuid4().hex[:8]
-        mode, why = "offline", f"{_first_line(error)}; WANDB_MODE=offline skips the wait"
+        mode, why = "offline", f"{first_line(error)}; WANDB_MODE=offline skips the wait"
         try:
             wandb.teardown()  # its service still holds the run that it could not start
             wandb.setup(wandb.Settings(silent=True))
             run = wandb.init(mode=mode, id=run_id, **options)
         except Exception as second:
-            return None, "disabled", _first_line(second)
+            return None, "disabled", first_line(second)
     write_json(known, {"id": run_id, "place": place})
     here = Path(run.dir).parent
     for earlier in (folder / "wandb").glob(f"*run-*-{run_id}"):
@@ -310,7 +310,3 @@ def _start(
             shutil.rmtree(earlier)
     run.define_metric("*", step_metric="step")
     return run, mode, why
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch.utils.data import default_collate
 
-from pekit.common.errors import UserError
+from pekit.common.errors import UserError, first_line
 from pekit.common.processors import processors
 from pekit.common.progress import say
 from pekit.common.settings import Settings
@@ -155,7 +155,7 @@ class _Network:
             except Exception as error:  # the compiler's are of many kinds
                 if mode == "eager":
                     raise
-                yield self._row(task, mode, source, rates.first_line(error))
+                yield self._row(task, mode, source, first_line(error))
 
     def _train(self, mode: str) -> tuple[Callable[[], rates.Rate], ...]:
         trial = Trial(self.net, "pe", self._settings(), self.device)
@@ -197,7 +197,7 @@ class _Network:
             asked = (self.s.encoder, self.hops, self.store, self.split, settings)
             rate = rates.train_in_processes(*asked)
         except UserError as error:  # for instance too little memory: the other rows stand
-            rate = rates.first_line(error)
+            rate = first_line(error)
         return self._row("train", "eager", "loader", rate, devices)
 
     def _row(

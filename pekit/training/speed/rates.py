@@ -23,6 +23,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
+from pekit.common.errors import first_line
 from pekit.dataset.stacks import resize_slices
 from pekit.dataset.store import Store
 from pekit.hop import HopNet
@@ -97,11 +98,6 @@ def compile_problem(device: str) -> str:
     except Exception as error:  # of many kinds, by what is missing
         return f"torch.compile is not usable: {first_line(error)}"
     return ""
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text."""
-    return (str(error).strip() or repr(error)).splitlines()[0][:200]
 
 
 def train_alone(trial: Trial, batch: dict[str, torch.Tensor], seconds: float) -> Rate:

@@ -31,6 +31,18 @@ def test_what_is_no_weights_is_named(tmp_path, content, message, suffix):
         Encoder("test_resnet", init=str(path))
 
 
+def test_an_error_without_text_is_told_by_its_name(tmp_path, monkeypatch):
+    """A file that ends early raises EOFError(), which says nothing."""
+
+    def load(*_, **__):
+        raise EOFError
+
+    (tmp_path / "weights.pth").write_bytes(b"PK")
+    monkeypatch.setattr("pekit.model.weights.load_state_dict", load)
+    with pytest.raises(UserError, match="cut short: EOFError"):
+        read_weights(tmp_path / "weights.pth")
+
+
 @pytest.mark.parametrize("save", [torch.save, save_file])
 def test_a_file_that_is_cut_short(tmp_path, save):
     path = tmp_path / f"weights{'.pth' if save is torch.save else '.safetensors'}"
