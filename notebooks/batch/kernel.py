@@ -16,6 +16,14 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from traitlets.config import Config
 
+LONGEST = 70  # characters of the folder of sockets; a system takes a path of about 100
+
+
+def short_folder() -> str:
+    """The folder for temporary files, or /tmp where its path is too long for sockets."""
+    folder = tempfile.gettempdir()
+    return folder if len(folder) <= LONGEST else "/tmp"
+
 
 @contextmanager
 def own_kernel() -> Iterator[dict[str, Any]]:
@@ -37,7 +45,7 @@ def own_kernel() -> Iterator[dict[str, Any]]:
             if self.busy or not self.shutting_down:
                 await super()._async_interrupt_kernel()
 
-    with tempfile.TemporaryDirectory(prefix="pekit") as sockets:
+    with tempfile.TemporaryDirectory(prefix="pekit", dir=short_folder()) as sockets:
         files = {"transport": "ipc", "connection_file": f"{sockets}/k.json"}
         yield {
             "kernel_name": "python3",

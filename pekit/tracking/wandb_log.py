@@ -305,7 +305,8 @@ def _start(
             return None, "disabled", first_line(second)
     write_json(known, {"id": run_id, "place": place})
     here = Path(run.dir).parent
-    for earlier in (folder / "wandb").glob(f"*run-*-{run_id}"):
+    # Of two that start in the same second, W&B calls the later one ...-<id>-1.
+    for earlier in (folder / "wandb").glob(f"*run-*-{run_id}*"):
         if earlier.resolve() != here.resolve() and not earlier.is_symlink():
             shutil.rmtree(earlier)
     run.define_metric("*", step_metric="step")

@@ -116,6 +116,15 @@ def test_without_fcntl_it_says_where_it_runs():
     assert done.stderr == "pekit runs on Linux and macOS; on Windows, run it in WSL\n"
 
 
+def test_a_folder_for_temporary_files_with_a_long_path(notebook, tmp_path, monkeypatch, capsys):
+    """As a cluster gives each job; a socket's path has about 100 characters at most."""
+    long = tmp_path / ("job" * 30)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    run_notebook(notebook, tmp_path / "out" / "done.ipynb", {}, cwd=tmp_path, name="toy")
+    assert "done in" in capsys.readouterr().out
+
+
 def test_a_home_folder_that_cannot_be_written(notebook, tmp_path, monkeypatch, capsys):
     """As on a cluster's nodes, or in a container."""
     monkeypatch.setenv("HOME", "/proc/1/none")

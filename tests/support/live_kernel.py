@@ -4,9 +4,11 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from jupyter_client.manager import KernelManager
 
+from batch.kernel import short_folder
 from batch.parameters import read_cells
 
 
@@ -31,7 +33,8 @@ class LiveNotebook:
     def start(self) -> None:
         # Sockets that are files: no port can be taken by another process.
         self.manager = KernelManager(kernel_name="python3", transport="ipc")
-        self.manager.connection_file = str(self.folder / f"kernel-{time.monotonic_ns()}.json")
+        self.sockets = TemporaryDirectory(prefix="pekit", dir=short_folder())
+        self.manager.connection_file = f"{self.sockets.name}/k.json"
         environment = {**os.environ, "WANDB_MODE": "disabled", "PEKIT_BATCH": "0"}
         self.manager.start_kernel(cwd=str(self.folder), env=environment)
         self.client = self.manager.client()
@@ -46,6 +49,7 @@ class LiveNotebook:
     def stop(self, now: bool = False) -> None:
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=now)
+        self.sockets.cleanup()
 
     @property
     def process(self) -> int:
